@@ -1,0 +1,1 @@
+"""What was learned: reads the store, and nothing else."""

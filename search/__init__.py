@@ -1,0 +1,1 @@
+"""Which trial next, and where it runs."""

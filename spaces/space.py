@@ -1,0 +1,231 @@
+"""A search space is data: name -> dimension or constant. Standard library only.
+
+"loss.gamma" is an argument of the part "loss"; `when` says for which choices an argument exists.
+"""
+
+import hashlib
+import json
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+
+Value = str | int | float | bool
+When = Mapping[str, tuple[Value, ...]]  # all named settings must have one of the listed values
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of `options`, without order."""
+
+    options: tuple[Value, ...]
+    default: Value
+    when: When = field(default_factory=dict)
+
+    def contains(self, value: Value) -> bool:
+        return any(value == option and type(value) is type(option) for option in self.options)
+
+    def ends(self) -> tuple[Value, ...]:
+        """The values a corner test tries: here, all."""
+        return self.options
+
+    def sample(self, rng: random.Random) -> Value:
+        return rng.choice(self.options)
+
+
+@dataclass(frozen=True)
+class IntRange:
+    """A whole number from `low` to `high`, both included."""
+
+    low: int
+    high: int
+    default: int
+    log: bool = False
+    when: When = field(default_factory=dict)
+
+    def contains(self, value: Value) -> bool:
+        return isinstance(value, int) and self.low <= value <= self.high
+
+    def ends(self) -> tuple[Value, ...]:
+        return (self.low, self.high)
+
+    def sample(self, rng: random.Random) -> Value:
+        if not self.log:
+            return rng.randint(self.low, self.high)
+        drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high + 1)))
+        return min(self.high, int(drawn))
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A number from `low` to `high`."""
+
+    low: float
+    high: float
+    default: float
+    when: When = field(default_factory=dict)
+
+    def contains(self, value: Value) -> bool:
+        return isinstance(value, (int, float)) and self.low <= value <= self.high
+
+    def ends(self) -> tuple[Value, ...]:
+        return (self.low, self.high)
+
+    def sample(self, rng: random.Random) -> Value:
+        return rng.uniform(self.low, self.high)
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """A positive number from `low` to `high`, uniform in its logarithm."""
+
+    low: float
+    high: float
+    default: float
+    when: When = field(default_factory=dict)
+
+    def contains(self, value: Value) -> bool:
+        return isinstance(value, (int, float)) and self.low <= value <= self.high
+
+    def ends(self) -> tuple[Value, ...]:
+        return (self.low, self.high)
+
+    def sample(self, rng: random.Random) -> Value:
+        return math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+
+
+Dimension = Choice | IntRange | Uniform | LogUniform
+Pick = Callable[[str, Dimension], Value]
+
+
+@dataclass(frozen=True)
+class Space:
+    """What may be tried. Order matters: a setting stands before the arguments that depend on it."""
+
+    name: str
+    settings: Mapping[str, Dimension | Value]
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for name, dim in self.settings.items():
+            if isinstance(dim, Dimension):
+                _check(self.name, name, dim, seen)
+            seen.add(name)
+
+    @property
+    def dimensions(self) -> dict[str, Dimension]:
+        return {n: d for n, d in self.settings.items() if isinstance(d, Dimension)}
+
+    def draw(self, pick: Pick) -> dict[str, Value]:
+        """One flat configuration: `pick` is asked, in order, for every dimension that applies."""
+        flat: dict[str, Value] = {}
+        for name, dim in self.settings.items():
+            if not isinstance(dim, Dimension):
+                flat[name] = dim
+            elif applies(dim, flat):
+                flat[name] = pick(name, dim)
+        return flat
+
+    def sample(self, rng: random.Random) -> dict[str, Value]:
+        """One configuration, uniformly at random."""
+        return self.draw(lambda _, dim: dim.sample(rng))
+
+    def defaults(self) -> dict[str, Value]:
+        return self.draw(lambda _, dim: dim.default)
+
+    def nearest(self, wanted: Mapping[str, Value]) -> dict[str, Value]:
+        """The configuration with the wanted values where they apply and the defaults elsewhere."""
+        return self.draw(lambda name, dim: wanted.get(name, dim.default))
+
+    def corners(self) -> Iterator[dict[str, Value]]:
+        """The defaults with each dimension in turn at each end, its conditions made true first."""
+        for name, dim in self.dimensions.items():
+            for end in dim.ends():
+                wanted = {**self.enabling(name), name: end}
+                flat = self.nearest(wanted)
+                if name in flat:
+                    yield flat
+
+    def enabling(self, name: str) -> dict[str, Value]:
+        """Values of other settings under which dimension `name` exists."""
+        dim = self.settings[name]
+        wanted: dict[str, Value] = {}
+        for other, values in (dim.when if isinstance(dim, Dimension) else {}).items():
+            allowed = self.settings[other]
+            if isinstance(allowed, Dimension):
+                wanted[other] = allowed.default if allowed.default in values else next(
+                    v for v in values if allowed.contains(v)
+                )
+                wanted = {**self.enabling(other), **wanted}
+        return wanted
+
+    def fixed(self, values: Mapping[str, Value]) -> "Space":
+        """The same space with some settings held constant."""
+        if unknown := sorted(set(values) - set(self.settings)):
+            known = ", ".join(self.settings)
+            raise LookupError(f"space '{self.name}' has no setting {unknown}; it has: {known}")
+        return Space(self.name, prune({**self.settings, **values}))
+
+    def without(self, name: str, options: tuple[Value, ...]) -> "Space":
+        """The same space with some options of a choice removed; a choice of one becomes constant."""
+        dim = self.settings.get(name)
+        if not isinstance(dim, Choice):
+            return self
+        left = tuple(o for o in dim.options if o not in options)
+        if not left:
+            raise ValueError(f"space '{self.name}': nothing is left of '{name}' without {options}")
+        default = dim.default if dim.default in left else left[0]
+        kept: Dimension | Value = left[0] if len(left) == 1 else replace(dim, options=left, default=default)
+        return Space(self.name, prune({**self.settings, name: kept}))
+
+    def union(self, other: "Space", name: str) -> "Space":
+        """Both spaces; where they share a setting, the other's stands."""
+        return Space(name, {**self.settings, **other.settings})
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain JSON data: what a run records."""
+        return {
+            name: {"type": type(dim).__name__, **asdict(dim)} if isinstance(dim, Dimension) else dim
+            for name, dim in self.settings.items()
+        }
+
+    def digest(self) -> str:
+        """Ten hex digits of the content: equal spaces, equal digest."""
+        text = json.dumps(list(self.as_dict().items()), default=list)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def applies(dim: Dimension, flat: Mapping[str, Value]) -> bool:
+    """Whether the settings drawn so far call for this dimension."""
+    return all(name in flat and flat[name] in values for name, values in dim.when.items())
+
+
+def prune(settings: Mapping[str, Dimension | Value]) -> dict[str, Dimension | Value]:
+    """Settings without the dimensions whose condition can no longer hold."""
+    kept: dict[str, Dimension | Value] = {}
+    for name, dim in settings.items():
+        if not isinstance(dim, Dimension) or all(_reachable(kept.get(o), v) for o, v in dim.when.items()):
+            kept[name] = dim
+    return kept
+
+
+def _reachable(dim: Dimension | Value | None, values: tuple[Value, ...]) -> bool:
+    if dim is None:
+        return False
+    if isinstance(dim, Dimension):
+        return any(dim.contains(v) for v in values)
+    return dim in values
+
+
+def _check(space: str, name: str, dim: Dimension, seen: set[str]) -> None:
+    where = f"space '{space}', '{name}'"
+    if isinstance(dim, Choice) and len(dim.options) < 2:
+        raise ValueError(f"{where}: a choice needs two options or more; write a constant instead")
+    if not isinstance(dim, Choice) and not dim.low < dim.high:
+        raise ValueError(f"{where}: low {dim.low} must be below high {dim.high}")
+    if (isinstance(dim, LogUniform) or (isinstance(dim, IntRange) and dim.log)) and dim.low <= 0:
+        raise ValueError(f"{where}: a logarithmic range needs low > 0, not {dim.low}")
+    if not dim.contains(dim.default):
+        raise ValueError(f"{where}: the default {dim.default!r} is not in the range")
+    if missing := set(dim.when) - seen:
+        raise ValueError(f"{where}: its condition names {sorted(missing)}, which must stand before it")

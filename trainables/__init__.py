@@ -1,0 +1,1 @@
+"""How one trial runs: data, models, losses, schedules, the training loop."""

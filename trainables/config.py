@@ -1,0 +1,126 @@
+"""The settings of one trial: frozen, flat on disk, known by the hash of its content."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from trainables.registry import unknown
+
+Value = str | int | float | bool
+Flat = dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A plug-in by name, with its hyper-parameters."""
+
+    name: str = "none"
+    args: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """Every setting of a trial, seed and fold included; parts first, then plain values."""
+
+    backbone: Part = Part("resnet10t")
+    attention: Part = Part()
+    fusion: Part = Part()
+    head: Part = Part("flat")
+    loss: Part = Part("cross_entropy")
+    rebalance: Part = Part()
+    au_loss: Part = Part()
+    curriculum: Part = Part()
+    augment: Part = Part("light")
+    mix: Part = Part()
+
+    weights: str = "none"  # none, package, hub, or the path of a file
+    attention_stage: str = "last"  # which feature map it works on: middle or last
+    curriculum_order: str = "class_count"
+    au_weight: float = 0.0  # lambda in L = L_emotion + lambda L_AU
+    region_weight: float = 0.0  # of the loss that draws AU attention to the AU's region
+    image_size: int = 64
+    epochs: int = 12
+    batch_size: int = 32
+    lr: float = 1e-3
+    head_lr_multiplier: float = 1.0
+    weight_decay: float = 0.05
+    warmup_epochs: float = 1.0
+    ema: float = 0.98
+    clip: float = 2.0
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    seed: int = 0
+    fold: int = 0
+
+    @classmethod
+    def from_flat(cls, flat: Mapping[str, Value]) -> "TrialConfig":
+        """Read {"loss": "focal", "loss.gamma": 2.0, "lr": 1e-3, ...}.
+
+        Raises LookupError for an unknown setting, TypeError for a value of the wrong type.
+        """
+        types = {f.name: type(f.default) for f in fields(cls)}
+        values: dict[str, Any] = {}
+        for name, value in flat.items():
+            part, dot, argument = name.partition(".")
+            if part not in types or (dot and types[part] is not Part):
+                raise LookupError(unknown("setting", name, types))
+            if dot and part not in flat:
+                raise LookupError(f"'{name}' is an argument of '{part}', which is not set")
+            if not dot:
+                values[name] = Part(str(value)) if types[name] is Part else _typed(name, value, types)
+        for name in [n for n in flat if "." in n]:
+            part, _, argument = name.partition(".")
+            values[part] = Part(values[part].name, {**values[part].args, argument: flat[name]})
+        return cls(**values)
+
+    def flat(self) -> Flat:
+        """The flat form, defaults included; `from_flat` reads it back."""
+        out: Flat = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Part):
+                out[f.name] = value.name
+                out |= {f"{f.name}.{k}": v for k, v in sorted(value.args.items())}
+            else:
+                out[f.name] = value
+        return out
+
+    @property
+    def trial_id(self) -> str:
+        """Ten hex digits of all settings: equal settings, equal folder."""
+        return _digest(self.flat())
+
+    @property
+    def group_id(self) -> str:
+        """The same without seed and fold: trials of one group are repeats of one configuration."""
+        return _digest({k: v for k, v in self.flat().items() if k not in ("seed", "fold")})
+
+
+# Each of these changes how much a class weighs; two at once multiply (methods 2.4 and 5.2).
+LOSSES_THAT_REBALANCE = ("class_balanced", "balanced_softmax", "ldam")
+
+
+def check_rebalancing(config: TrialConfig) -> None:
+    """Raise ValueError when a trial asks for more than one imbalance correction."""
+    if config.loss.name in LOSSES_THAT_REBALANCE and config.rebalance.name != "none":
+        raise ValueError(
+            f"loss '{config.loss.name}' already corrects the class imbalance, and so does "
+            f"rebalance '{config.rebalance.name}': two corrections multiply. "
+            "Set rebalance to 'none' or take loss 'cross_entropy' or 'focal'"
+        )
+
+
+def _typed(name: str, value: Value, types: Mapping[str, type]) -> Value:
+    wanted = types[name]
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+        raise TypeError(f"setting '{name}' wants {wanted.__name__}, not {value!r}")
+    return value
+
+
+def _digest(flat: Flat) -> str:
+    text = json.dumps(flat, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]

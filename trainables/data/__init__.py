@@ -1,0 +1,1 @@
+"""Data sets: loaders, the decoded cache, and the embedded procedural faces."""

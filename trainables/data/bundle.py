@@ -1,0 +1,50 @@
+"""A data set in memory: N images, K classes, A action units, S pixels a side.
+
+Images are uint8 RGB (N, 3, S, S), usually memory-mapped from the cache (`cache.py`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of one split. The labels and AUs of a sealed split are all -1."""
+
+    images: NDArray[np.uint8]  # (N, 3, S, S)
+    labels: NDArray[np.int64]  # (N,)
+    aus: NDArray[np.int8]  # (N, A) in {1, 0, -1 unknown}
+    ids: tuple[str, ...]
+    distributions: NDArray[np.float32] | None = None  # (N, K) crowd votes, where the data has them
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class DataBundle:
+    """All a trial sees of the data. `test` is sealed: its labels are not in here."""
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    class_names: tuple[str, ...]
+    au_names: tuple[str, ...]  # "AU1", "AU12"; empty when the data has no AU labels
+    fingerprint: str  # of the content: images, labels, splits and size
+    basic_names: tuple[str, ...] = ()
+    components: tuple[tuple[int, int], ...] | None = None  # per class, its two basic emotions
+    is_synthetic: bool = False
+    notes: tuple[str, ...] = ()  # what a user should know, one sentence each
+    ceiling: Mapping[str, float] = field(default_factory=dict)  # known Bayes scores, if any
+
+    @property
+    def image_size(self) -> int:
+        return int(self.train.images.shape[-1])
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """Training images per class (K,)."""
+        return np.bincount(self.train.labels, minlength=len(self.class_names))

@@ -1,0 +1,234 @@
+"""The record of a run: plain files, the only thing that survives a crash. No torch, no pickle.
+
+runs/<name>/run.json                     what was asked: space, data, seed, budget, versions
+            trials/<id>/config.json      the driver, before the trial is handed out
+                        attempt          the driver, at each hand-out: fences late writers
+                        last.pt          the trial, each epoch: weights and the epoch's row (first)
+                        val.npz test.npz the trial, each epoch: predictions
+                        history.jsonl    the trial, each epoch: the row (last)
+                        result.json      how the trial ended
+N images, K classes, A action units.
+"""
+
+import io
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.config import Flat, TrialConfig
+
+Row = dict[str, Any]  # {"epoch": int, "score": float, ...}: JSON scalars
+Status = Literal["running", "completed", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of the images of one split. Sealed labels are -1."""
+
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]  # (N,)
+    probs: NDArray[np.float32]  # (N, K)
+    aus: NDArray[np.int8]  # (N, A) in {1, 0, -1 unknown}
+    au_probs: NDArray[np.float32]  # (N, A); (N, 0) when the model has no AU head
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How a trial ended. A failed trial has no made-up score: its metrics are those it reached."""
+
+    status: Status
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    epoch: int = 0
+    seconds: float = 0.0
+    peak_gib: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that is known of one trial."""
+
+    id: str
+    index: int
+    role: str  # baseline, default or proposed
+    config: Flat
+    history: list[Row]
+    result: TrialResult | None
+
+
+class Fenced(RuntimeError):
+    """The trial has been handed to another worker since: this one must not write any more."""
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file whole: a reader sees the old content or the new, never a part."""
+    tmp = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        tmp.write_bytes(data)
+        tmp.replace(path)
+    finally:
+        tmp.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: object) -> None:
+    replace_file(path, json.dumps(data, indent=1, allow_nan=False, default=list).encode())
+
+
+@dataclass(frozen=True)
+class TrialStore:
+    """The folder of one trial, as its worker (with an attempt number) or a reader sees it."""
+
+    path: Path
+    attempt: int | None = None
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    def head(self) -> dict[str, Any]:
+        """{"index", "role", "config"} as the driver wrote them."""
+        head: dict[str, Any] = json.loads((self.path / "config.json").read_text())
+        return head
+
+    def config(self) -> TrialConfig:
+        return TrialConfig.from_flat(self.head()["config"])
+
+    def write(self, name: str, data: bytes) -> None:
+        self._fence()
+        replace_file(self.path / name, data)
+
+    def read(self, name: str) -> bytes | None:
+        path = self.path / name
+        return path.read_bytes() if path.exists() else None
+
+    def append(self, row: Row) -> None:
+        """Add an epoch's row. A missing value is None; NaN raises ValueError."""
+        self._fence()
+        line = json.dumps(row, allow_nan=False).encode() + b"\n"
+        with (self.path / "history.jsonl").open("ab", buffering=0) as file:
+            file.write(line)  # one write(2): the whole line or, after a crash, a torn last line
+
+    def history(self) -> list[Row]:
+        """Rows by epoch; the first row of an epoch stands, a torn last line is ignored."""
+        rows: dict[int, Row] = {}
+        for line in (self.read("history.jsonl") or b"").split(b"\n")[:-1]:
+            row = json.loads(line)
+            rows.setdefault(row["epoch"], row)
+        return [rows[epoch] for epoch in sorted(rows)]
+
+    def save_predictions(self, split: str, predictions: Predictions) -> None:
+        data = io.BytesIO()
+        np.savez(
+            data,
+            ids=np.array(predictions.ids, dtype=np.str_),
+            labels=predictions.labels,
+            probs=predictions.probs.astype(np.float16),
+            aus=predictions.aus,
+            au_probs=predictions.au_probs.astype(np.float16),
+        )
+        self.write(f"{split}.npz", data.getvalue())
+
+    def predictions(self, split: str) -> Predictions | None:
+        """The stored predictions, rows of `probs` summing to 1; None where there are none.
+
+        Raises ValueError for a file that cannot be read or holds non-finite values.
+        """
+        path = self.path / f"{split}.npz"
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as f:
+                probs = f["probs"].astype(np.float32)
+                ids, labels, aus = tuple(map(str, f["ids"])), f["labels"], f["aus"]
+                au_probs = f["au_probs"].astype(np.float32)
+        except Exception as error:
+            raise ValueError(f"{path}: not a predictions file ({error})") from error
+        if not np.isfinite(probs).all() or len(ids) != len(labels) or len(ids) != len(probs):
+            raise ValueError(f"{path}: predictions are non-finite or of unequal length")
+        return Predictions(ids, labels, probs / probs.sum(1, keepdims=True), aus, au_probs)
+
+    def finish(self, result: TrialResult) -> None:
+        """Close the trial; the first verdict stands."""
+        if self.result() is None:
+            self._fence()
+            write_json(self.path / "result.json", asdict(result))
+
+    def result(self) -> TrialResult | None:
+        data = self.read("result.json")
+        return TrialResult(**json.loads(data)) if data else None
+
+    def _fence(self) -> None:
+        current = self.read("attempt")
+        if self.attempt is not None and current is not None and int(current) != self.attempt:
+            raise Fenced(f"trial {self.id}: attempt {self.attempt} was replaced by {int(current)}")
+
+
+@dataclass(frozen=True)
+class RunStore:
+    """The folder of one run."""
+
+    root: Path
+
+    @classmethod
+    def create(cls, root: Path, meta: Mapping[str, Any]) -> "RunStore":
+        """Start a run. Raises FileExistsError when there is one already."""
+        if (root / "run.json").exists():
+            raise FileExistsError(f"run '{root}' exists")
+        (root / "trials").mkdir(parents=True, exist_ok=True)
+        write_json(root / "run.json", meta)
+        return cls(root)
+
+    @classmethod
+    def open(cls, root: Path) -> "RunStore":
+        """Raises FileNotFoundError where there is no run."""
+        if not (root / "run.json").is_file():
+            raise FileNotFoundError(f"no run at '{root}': it has no run.json")
+        return cls(root)
+
+    def meta(self) -> dict[str, Any]:
+        meta: dict[str, Any] = json.loads((self.root / "run.json").read_text())
+        return meta
+
+    def update_meta(self, **values: Any) -> None:
+        write_json(self.root / "run.json", {**self.meta(), **values})
+
+    def create_trial(self, config: TrialConfig, index: int, role: str = "proposed") -> str:
+        """Make the folder of a new trial; its id. Raises FileExistsError for a repeat."""
+        path = self.root / "trials" / config.trial_id
+        if (path / "config.json").exists():
+            raise FileExistsError(f"trial {path.name} exists")
+        path.mkdir(parents=True, exist_ok=True)  # a crash may have left the folder without its config
+        write_json(path / "config.json", {"index": index, "role": role, "config": config.flat()})
+        return path.name
+
+    def hand_out(self, trial_id: str) -> int:
+        """The number of a new attempt at a trial; writers of earlier attempts are fenced off."""
+        path = self.root / "trials" / trial_id / "attempt"
+        attempt = int(path.read_text()) + 1 if path.exists() else 1
+        replace_file(path, str(attempt).encode())
+        return attempt
+
+    def trial(self, trial_id: str, attempt: int | None = None) -> TrialStore:
+        return TrialStore(self.root / "trials" / trial_id, attempt)
+
+    def records(self) -> list[Record]:
+        """All trials in the order they were proposed."""
+        records = []
+        for path in (self.root / "trials").glob("*/config.json"):
+            trial = TrialStore(path.parent)
+            head = trial.head()
+            records.append(Record(trial.id, head["index"], head["role"], head["config"],
+                                  trial.history(), trial.result()))
+        return sorted(records, key=lambda r: (r.index, r.id))
+
+
+def finite(row: Mapping[str, Any]) -> bool:
+    """Whether no number in the row is NaN or infinite."""
+    return all(math.isfinite(v) for v in row.values() if isinstance(v, float))
