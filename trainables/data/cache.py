@@ -1,0 +1,216 @@
+"""The decoded cache: a data set becomes memory-mapped arrays, once for all trials and all time.
+
+`prepare` finds or builds the entry of a data set, `load` opens it; entry.py knows its files.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trainables.data import aus, faces, ingest, listing, loaders, splits
+from trainables.data.entry import (
+    FORMAT,
+    STAGING,
+    CacheDamaged,
+    Pixels,
+    content_hash,
+    is_sound,
+    load,
+    unseal,
+    write,
+)
+from trainables.data.ingest import Content, Progress
+
+__all__ = ["CacheDamaged", "default_root", "load", "prepare", "unseal"]
+
+SMALLEST, LARGEST = 16, 1024  # pixels a side
+_MARGIN = 64 << 20  # bytes of disk to leave free
+_STALE_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How to build an entry, and what it will hold."""
+
+    name: str
+    count: int
+    fingerprint: str
+    build: Callable[[Path, Progress | None], tuple[Content, Pixels]]
+    is_in_memory: bool  # all pixels, while they are made; else they are staged on disk
+
+    @property
+    def key(self) -> str:
+        return content_hash([FORMAT, self.name, self.fingerprint])[:32]
+
+
+def prepare(
+    source: str,
+    image_size: int,
+    progress: Progress | None = None,
+    cache_root: Path | None = None,
+    au_vocabulary: str = "auto",
+    au_null: aus.NullPolicy = "mask",
+) -> Path:
+    """The cache entry of a data set, built if need be; any number of processes may ask at once.
+
+    Raises ValueError for data that cannot be used, naming all that is wrong, and OSError or
+    MemoryError where there is no room.
+    """
+    if not SMALLEST <= image_size <= LARGEST:
+        raise ValueError(f"image size {image_size} is not within {SMALLEST} to {LARGEST}")
+    aus.named_vocabulary(au_vocabulary)  # a typo is told now, not after minutes of decoding
+    make = _faces_plan if loaders.is_faces(source) else _listing_plan
+    plan = make(source, image_size, (au_vocabulary, au_null), progress)
+    root = cache_root or default_root()
+    path = root / plan.key
+    if not is_sound(path):
+        _room(root, plan, image_size)
+        _build(path, plan, progress)
+    return path
+
+
+def default_root() -> Path:
+    """$XDG_CACHE_HOME/fer-search, or ~/.cache/fer-search."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(given) if given and Path(given).is_absolute() else Path.home() / ".cache"
+    return base / "fer-search"  # the XDG standard has relative paths ignored
+
+
+def _listing_plan(
+    source: str, size: int, choice: tuple[str, aus.NullPolicy], progress: Progress | None
+) -> _Plan:
+    found = loaders.read(source)
+    listing.check(found)
+    digests = ingest.in_threads(ingest.digest, found.rows, "read", progress)
+    contradictions = ingest.contradictions(found, digests)
+    if contradictions:
+        raise ValueError(f"data set '{found.name}': {listing.several(contradictions)}")
+
+    def build(folder: Path, progress: Progress | None) -> tuple[Content, Pixels]:
+        staging = folder / STAGING
+        looks = ingest.decode_all(found, size, staging, progress)
+        content = ingest.from_listing(found, digests, looks, *choice)
+        return content, np.memmap(staging, np.uint8, "r", shape=(len(digests), 3, size, size))
+
+    rows = [
+        [row.id, row.label, row.split, row.aus, row.distribution, content]
+        for row, content in zip(found.rows, digests, strict=True)
+    ]
+    said = [found.class_names, found.basic_names, found.is_synthetic, rows]
+    return _Plan(
+        found.name,
+        len(rows),
+        content_hash([FORMAT, splits.VERSION, "listing", size, choice, said]),
+        build,
+        is_in_memory=False,
+    )
+
+
+def _faces_plan(
+    source: str, size: int, choice: tuple[str, aus.NullPolicy], progress: Progress | None
+) -> _Plan:
+    spec = faces.FacesSpec.parse(source, size=size)
+
+    def build(folder: Path, progress: Progress | None) -> tuple[Content, Pixels]:
+        def report(done: int, total: int) -> None:
+            if progress is not None:
+                progress("render", done, total)
+
+        content = ingest.from_faces(spec, *choice)
+        return content, faces.render_all(spec, progress=report)
+
+    name = f"faces:{spec.count}:{spec.difficulty}"
+    said = [spec.count, spec.size, spec.seed, spec.difficulty, _generator()]
+    fingerprint = content_hash([FORMAT, "faces", choice, said])
+    return _Plan(name, spec.count, fingerprint, build, is_in_memory=True)
+
+
+def _generator() -> str:
+    """The version of the generator is its source: no number that one could forget to raise."""
+    folder = Path(faces.__file__).parent
+    names = ["faces.py", "mesh.py", "render.py", "tables.py"]
+    files = [folder / name for name in names] + sorted((folder / "assets").glob("*.[nj][ps]*"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _room(root: Path, plan: _Plan, size: int) -> None:
+    """Make the cache folder, and raise OSError or MemoryError unless the arrays fit."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(root, error) from error
+    pixels = plan.count * 3 * size**2
+    if plan.is_in_memory and pixels > 0.8 * _memory():
+        raise MemoryError(
+            f"'{plan.name}' at {size} px needs {pixels / 2**30:.1f} GiB of memory, "
+            f"this machine has {_memory() / 2**30:.1f}: ask for fewer or smaller images"
+        )
+    need = (1 if plan.is_in_memory else 2) * pixels + _MARGIN
+    free = shutil.disk_usage(root).free
+    if need > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"'{plan.name}' at {size} px needs {need / 2**30:.1f} GiB of disk while it is built, "
+            f"'{root}' has {free / 2**30:.1f}: make room, set XDG_CACHE_HOME, or lower the size",
+        )
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _unwritable(root: Path, error: OSError) -> OSError:
+    return OSError(
+        error.errno,
+        f"cannot write to the cache '{root}' ({error.strerror}): set XDG_CACHE_HOME to a folder "
+        "that you may write to",
+    )
+
+
+def _build(path: Path, plan: _Plan, progress: Progress | None) -> None:
+    """Build the entry beside its place, then move it there; the loser of a race discards it."""
+    _sweep(path.parent)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".building-{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+    try:
+        content, pixels = plan.build(folder, progress)
+        write(folder, content, pixels, plan.fingerprint)
+        del pixels
+        (folder / STAGING).unlink(missing_ok=True)
+        folder.chmod(0o755)  # mkdtemp makes it private, a cache may be shared
+        _install(folder, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _install(folder: Path, path: Path) -> None:
+    if is_sound(path):
+        return
+    if path.exists():  # damaged: readers that have it open keep their files
+        path.rename(folder.with_name(folder.name + "-old"))
+        shutil.rmtree(folder.with_name(folder.name + "-old"), ignore_errors=True)
+    try:
+        folder.rename(path)
+    except OSError:
+        if not is_sound(path):  # otherwise another process was first, with the same content
+            raise
+
+
+def _sweep(root: Path) -> None:
+    """Remove what builders that were killed have left."""
+    for left in root.glob(".building-*"):
+        try:
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+        except OSError:
+            continue  # its builder has just finished

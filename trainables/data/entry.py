@@ -1,0 +1,184 @@
+"""The files of one cache entry: written once, checked whenever they are opened.
+
+<root>/<key>/   {train,val,test}_images.npy   uint8 (N, 3, S, S)
+                {train,val,test}_{labels,aus}.npy, {train,val}_distributions.npy
+                ids.json, meta.json           meta.json: sizes and checksums of the others
+The labels and AUs of test are sealed: `load` does not read them, `unseal` does.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.data.bundle import DataBundle, Split
+from trainables.data.ingest import Content
+from trainables.data.listing import SPLITS
+from trainables.data.splits import Ints
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # part of the key: raise it when a change here changes what is stored
+STAGING = "all.raw"  # the pixels before they are dealt to the splits; gone when the entry is whole
+_SEALED = ("test_labels.npy", "test_aus.npy")
+_BLOCKS, _BLOCK = 64, 4096  # of an image file, what its checksum covers
+Pixels = NDArray[np.uint8]
+
+
+class CacheDamaged(RuntimeError):
+    """A file of the cache is not what was written; `prepare` builds it anew."""
+
+
+def load(path: Path) -> DataBundle:
+    """The data set of a cache entry, pixels memory-mapped read-only, test sealed.
+
+    Raises FileNotFoundError where there is no entry and CacheDamaged where it is not whole.
+    """
+    meta = _meta(path)
+    for name, stamp in meta["files"].items():
+        _verify(path / name, stamp, is_sealed=name in _SEALED)
+    ids = json.loads((path / "ids.json").read_text())
+    parts = {split: _split(path, split, ids[split], len(meta["au_names"])) for split in ids}
+    components = meta["components"]
+    return DataBundle(
+        name=meta["name"],
+        train=parts["train"],
+        val=parts["val"],
+        test=parts["test"],
+        class_names=tuple(meta["class_names"]),
+        au_names=tuple(meta["au_names"]),
+        fingerprint=meta["fingerprint"],
+        basic_names=tuple(meta["basic_names"]),
+        components=None if components is None else tuple((a, b) for a, b in components),
+        is_synthetic=meta["is_synthetic"],
+        notes=tuple(meta["notes"]),
+        ceiling=meta["ceiling"],
+    )
+
+
+def unseal(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+    """Labels (N,) and AUs (N, A) of test. Only `analysis.report --final` may call this."""
+    files = _meta(path)["files"]
+    for name in _SEALED:
+        _verify(path / name, files[name], is_sealed=False)
+    labels, units = (np.load(path / name, allow_pickle=False) for name in _SEALED)
+    return labels, units
+
+
+def is_sound(path: Path) -> bool:
+    """Whether there is a whole entry."""
+    try:
+        load(path)
+        for name in _SEALED:
+            _verify(path / name, _meta(path)["files"][name], is_sealed=False)
+    except FileNotFoundError:
+        return False
+    except CacheDamaged as error:
+        log.warning("the cache is damaged and will be built anew: %s", error)
+        return False
+    return True
+
+
+def write(folder: Path, content: Content, pixels: Pixels, fingerprint: str) -> None:
+    """Write all files of an entry into an empty folder (or one that holds STAGING)."""
+    ids = {}
+    of = np.array(content.splits)
+    for split in SPLITS:
+        rows = np.flatnonzero(of == split)
+        ids[split] = [content.ids[k] for k in rows]
+        _save_pixels(folder / f"{split}_images.npy", pixels, rows)
+        np.save(folder / f"{split}_labels.npy", content.labels[rows])
+        np.save(folder / f"{split}_aus.npy", content.aus[rows])
+        if content.distributions is not None and split != "test":  # they tell the label
+            np.save(folder / f"{split}_distributions.npy", content.distributions[rows])
+    (folder / "ids.json").write_text(json.dumps(ids))
+    stamps = {p.name: _stamp(p) for p in sorted(folder.iterdir()) if p.name != STAGING}
+    names = ("name", "class_names", "au_names", "basic_names", "components", "is_synthetic")
+    body = {name: getattr(content, name) for name in (*names, "notes")}
+    body |= {"ceiling": dict(content.ceiling), "fingerprint": fingerprint, "files": stamps}
+    (folder / "meta.json").write_text(
+        json.dumps({"sha256": content_hash(body), "body": body}, indent=1)
+    )
+
+
+def _save_pixels(path: Path, pixels: Pixels, rows: Ints) -> None:
+    """`np.save(path, pixels[rows])` a few images at a time."""
+    shape = (len(rows), *pixels.shape[1:])
+    with path.open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(rows), 64):
+            file.write(np.ascontiguousarray(pixels[rows[start : start + 64]]).data)
+
+
+def _split(path: Path, split: str, ids: list[str], au_count: int) -> Split:
+    images = np.load(path / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
+    if split == "test":
+        labels = np.full(len(ids), -1, np.int64)
+        return Split(images, labels, np.full((len(ids), au_count), -1, np.int8), tuple(ids))
+    votes = path / f"{split}_distributions.npy"
+    part = Split(
+        images,
+        np.load(path / f"{split}_labels.npy", allow_pickle=False),
+        np.load(path / f"{split}_aus.npy", allow_pickle=False),
+        tuple(ids),
+        np.load(votes, allow_pickle=False) if votes.exists() else None,
+    )
+    if not len(images) == len(part.labels) == len(part.aus) == len(ids):
+        raise CacheDamaged(f"'{path}': the arrays of {split} differ in length")
+    return part
+
+
+def _meta(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"no prepared data at '{path}': cache.prepare(source, size) makes it"
+        )
+    try:
+        meta = json.loads((path / "meta.json").read_text())
+        body: dict[str, Any] = meta["body"]
+        if content_hash(body) != meta["sha256"]:
+            raise ValueError("its checksum is wrong")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CacheDamaged(f"'{path / 'meta.json'}' cannot be read: {error}") from error
+    return body
+
+
+def _stamp(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": _checksum(path)}
+
+
+def _verify(path: Path, stamp: Mapping[str, Any], *, is_sealed: bool) -> None:
+    """Raise CacheDamaged unless the file is as written; of a sealed one, look at its size."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise CacheDamaged(f"'{path}' is gone") from error
+    if size != stamp["bytes"]:
+        raise CacheDamaged(f"'{path}' has {size} bytes and had {stamp['bytes']}")
+    if not is_sealed and _checksum(path) != stamp["sha256"]:
+        raise CacheDamaged(f"'{path}' has changed since it was written")
+
+
+def _checksum(path: Path) -> str:
+    """Of a small file, all of it; of a large one, blocks all over it, so that opening is quick."""
+    size = path.stat().st_size
+    if size <= _BLOCKS * _BLOCK:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        for k in range(_BLOCKS):
+            file.seek(k * (size - _BLOCK) // (_BLOCKS - 1))
+            total.update(file.read(_BLOCK))
+    return total.hexdigest()
+
+
+def content_hash(value: object) -> str:
+    """Hash of a JSON value."""
+    text = json.dumps(value, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

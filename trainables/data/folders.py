@@ -1,0 +1,108 @@
+"""Class folders: DIR/<class>/*, DIR/{train,val,test}/<class>/*, and the RAF-DB re-pack of that."""
+
+from pathlib import Path
+
+from trainables.data.images import is_image_name
+from trainables.data.listing import RAF_DB_NAMES, Listing, Row, components_of, several
+from trainables.data.tables import BASIC_NAMES
+
+LAYOUT = "class folders"
+_SPLIT_OF = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+_LITTER = {"thumbs.db", "desktop.ini"}  # what file managers leave behind
+
+
+def base_of(root: Path) -> Path | None:
+    """The folder that holds class or split folders: `root`, or the DATASET folder in it."""
+    for base in (root, root / "DATASET"):
+        if _split_folders(base) or any(_has_image(folder) for folder in _folders(base)):
+            return base
+    return None
+
+
+def read(root: Path) -> Listing:
+    """The images of class folders; RAF-DB names where the classes are named 1 to 7."""
+    base = base_of(root) or root
+    splits = _split_folders(base)
+    parents: list[tuple[str | None, Path]] = [*splits] or [(None, base)]
+    found = [(split, folder) for split, parent in parents for folder in _folders(parent)]
+    folder_names = sorted({folder.name for _, folder in found}, key=_natural)
+    problems = [p for _, folder in found for p in _nested(folder, base)]
+    if splits:
+        problems += _beside(base, [parent for _, parent in splits])
+    rows = [
+        Row(path.relative_to(base).as_posix(), path, folder_names.index(folder.name), split)
+        for split, folder in found
+        for path in _files(folder)
+    ]
+    empty = sorted({f.name for _, f in found} - {folder_names[row.label] for row in rows})
+    names = _class_names(folder_names)
+    components = components_of(names)
+    return Listing(
+        name=root.resolve().name,
+        layout=LAYOUT + (" in split folders" if splits else ""),
+        rows=tuple(rows),
+        class_names=names,
+        basic_names=BASIC_NAMES if components else (),
+        components=components,
+        notes=("Class folders carry no action units.",),
+        warnings=(f"class folders without an image: {several(empty)}",) if empty else (),
+        problems=tuple(problems),
+    )
+
+
+def _class_names(folders: list[str]) -> tuple[str, ...]:
+    return RAF_DB_NAMES if folders == [str(k) for k in range(1, 8)] else tuple(folders)
+
+
+def _natural(name: str) -> tuple[bool, int, str]:
+    return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
+
+
+def _folders(base: Path) -> list[Path]:
+    if not base.is_dir():
+        return []
+    return sorted(p for p in base.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _split_folders(base: Path) -> list[tuple[str, Path]]:
+    """(split, folder) pairs, if these names are splits and not classes."""
+    parents: list[tuple[str | None, Path]] = [*splits] or [(None, base)]
+    found = [(_SPLIT_OF[p.name.lower()], p) for p in _folders(base) if p.name.lower() in _SPLIT_OF]
+    return found if any(_folders(parent) for _, parent in found) else []
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files a class folder holds: one that is no image is for the decoder to complain of."""
+    return sorted(
+        p
+        for p in folder.iterdir()
+        if not p.is_dir() and not p.name.startswith(".") and p.name.lower() not in _LITTER
+    )
+
+
+def _has_image(folder: Path) -> bool:
+    return any(is_image_name(p) for p in folder.iterdir() if p.is_file())
+
+
+def _nested(folder: Path, base: Path) -> list[str]:
+    """Images too deep to be read, which must not vanish in silence."""
+    return [
+        f"'{deep.relative_to(base).as_posix()}' lies a level too deep: move its files up, into the "
+        "class folder"
+        for deep in _folders(folder)
+        if any(is_image_name(p) for p in deep.rglob("*"))
+    ]
+
+
+def _beside(base: Path, parents: list[Path]) -> list[str]:
+    """Class folders that stand beside split folders."""
+    return [
+        f"'{folder.name}' stands beside the split folders {several([p.name for p in parents])} and "
+        "holds images: move it into one of them, or away"
+        for folder in _folders(base)
+        if folder not in parents and _has_image(folder)
+    ]

@@ -1,0 +1,242 @@
+"""From a source to all that the cache stores. N images, B basic emotions, A AUs, S pixels a side.
+
+Pixels never pile up: each image goes from its file to its place on disk.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables import metrics
+from trainables.data import aus, faces, images, splits
+from trainables.data.listing import SPLITS, Listing, Row, components_of, several
+from trainables.data.tables import BASIC_NAMES, CLASS_NAMES
+
+Progress = Callable[[str, int, int], None]  # what is done, how many of them, of how many
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Content:
+    """A whole data set but for its pixels."""
+
+    name: str
+    class_names: tuple[str, ...]
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    splits: tuple[str, ...]
+    aus: NDArray[np.int8]
+    au_names: tuple[str, ...]
+    distributions: NDArray[np.float32] | None = None  # (N, B); a row of zeros where there are none
+    basic_names: tuple[str, ...] = ()
+    components: tuple[tuple[int, int], ...] | None = None
+    is_synthetic: bool = False
+    notes: tuple[str, ...] = ()
+    ceiling: Mapping[str, float] = field(default_factory=dict)
+
+
+def in_threads(
+    work: Callable[[Item], Result], items: Sequence[Item], stage: str, progress: Progress | None
+) -> list[Result]:
+    """`work` of each item on all cores; decoding and hashing leave Python's lock alone."""
+    results = []
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for result in pool.map(work, items):
+            results.append(result)
+            if progress is not None:
+                progress(stage, len(results), len(items))
+    return results
+
+
+def digest(row: Row) -> str:
+    """Hash of the file's content; empty where it cannot be read."""
+    try:
+        return hashlib.sha256(row.path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def decode_row(row: Row, size: int | None) -> images.Pixels:
+    """The image of a row. Raises Unreadable."""
+    try:
+        data = row.path.read_bytes()
+    except FileNotFoundError as error:
+        raise images.Unreadable("missing") from error
+    except OSError as error:
+        raise images.Unreadable(error.strerror or str(error)) from error
+    return images.decode(data, size)
+
+
+def decode_all(
+    listing: Listing, size: int, staging: Path, progress: Progress | None
+) -> tuple[splits.Hashes, splits.Thumbs]:
+    """Decode every image into the raw (N, 3, S, S) file `staging`; what to know them again by.
+
+    Raises one ValueError for all the images that cannot be used.
+    """
+    with staging.open("wb") as file:
+
+        def work(item: tuple[int, Row]) -> tuple[NDArray[np.uint64], images.Pixels] | str:
+            number, row = item
+            try:
+                pixels = decode_row(row, size)
+            except images.Unreadable as error:
+                return f"{row.id} ({error})"
+            os.pwrite(file.fileno(), pixels.tobytes(), number * pixels.nbytes)
+            return splits.look(pixels)
+
+        results = in_threads(work, list(enumerate(listing.rows)), "decode", progress)
+    bad = [result for result in results if isinstance(result, str)]
+    if bad:
+        raise ValueError(
+            f"{len(bad)} of {len(results)} images of '{listing.name}' cannot be used: "
+            f"{several(bad)}. Restore them, or remove them with their label lines; "
+            "`python -m trainables.data.doctor` lists them all"
+        )
+    looks = [result for result in results if not isinstance(result, str)]
+    return np.stack([a for a, _ in looks]), np.stack([b for _, b in looks])
+
+
+def contradictions(listing: Listing, digests: Sequence[str]) -> list[str]:
+    """Images of equal content that the data set puts in different classes, a sentence each."""
+    rows, names = listing.rows, listing.class_names
+    return [
+        f"'{rows[a].id}' and '{rows[b].id}' are the same image, labelled "
+        f"'{names[rows[a].label]}' and '{names[rows[b].label]}': correct or remove one"
+        for a, b in splits.exact_pairs(digests)
+        if digests[a] and rows[a].label != rows[b].label
+    ]
+
+
+def leaks(rows: Sequence[Row], pairs: splits.Ints, split_of: Sequence[str | None]) -> list[str]:
+    """Pictures that stand in two splits, as "a (train) = b (test)"."""
+    return [
+        f"{rows[a].id} ({split_of[a]}) = {rows[b].id} ({split_of[b]})"
+        for a, b in pairs
+        if split_of[a] is not None and split_of[b] is not None and split_of[a] != split_of[b]
+    ]
+
+
+def from_listing(
+    listing: Listing,
+    digests: Sequence[str],
+    looks: tuple[splits.Hashes, splits.Thumbs],
+    au_vocabulary: str,
+    au_null: aus.NullPolicy,
+) -> Content:
+    """What the cache stores of a data set on disk; images without a split are given one."""
+    rows = listing.rows
+    labels = np.array([row.label for row in rows], np.int64)
+    pairs = np.concatenate([splits.exact_pairs(digests), splits.near_pairs(*looks)])
+    split_of = splits.assign(labels, splits.group(len(rows), pairs), [row.split for row in rows])
+    codings = [aus.parse(row.aus) for row in rows]
+    au_names, au_notes = _au_names(codings, split_of, au_vocabulary)
+    return Content(
+        name=listing.name,
+        class_names=listing.class_names,
+        ids=tuple(row.id for row in rows),
+        labels=labels,
+        splits=split_of,
+        aus=aus.encode(codings, au_names, au_null),
+        au_names=au_names,
+        distributions=_distributions(rows, len(listing.basic_names)),
+        basic_names=listing.basic_names,
+        components=listing.components,
+        is_synthetic=listing.is_synthetic,
+        notes=(
+            *listing.notes,
+            *listing.warnings,
+            *au_notes,
+            *_split_notes(listing, labels, split_of),
+            *_leak_notes(leaks(rows, np.unique(pairs, axis=0), split_of)),
+        ),
+    )
+
+
+def _au_names(
+    codings: Sequence[aus.Coding], split_of: Sequence[str], choice: str
+) -> tuple[tuple[str, ...], list[str]]:
+    """The AU vocabulary, taken from the training images, and what to know of it."""
+    if all(coding.is_unlabelled for coding in codings):
+        return (), []
+    aus.check_readable(codings)
+    training = [c for c, split in zip(codings, split_of, strict=True) if split == "train"]
+    names = aus.named_vocabulary(choice)
+    if names is None:
+        names = aus.vocabulary(training)
+    notes = []
+    unknown = [f"'{token}' ({n})" for token, n in aus.unknown_tokens(codings).most_common()]
+    if unknown:
+        notes.append(f"AU tokens that are no AU were left out: {several(unknown)}.")
+    absent = aus.unseen(training, names)
+    if absent:
+        notes.append(f"No training image shows {', '.join(absent)}.")
+    return names, notes
+
+
+def _distributions(rows: Sequence[Row], width: int) -> NDArray[np.float32] | None:
+    if width == 0 or all(row.distribution is None for row in rows):
+        return None
+    return np.array([row.distribution or (0.0,) * width for row in rows], np.float32)
+
+
+def _split_notes(listing: Listing, labels: splits.Ints, split_of: Sequence[str]) -> list[str]:
+    made = [split for split in SPLITS if split not in listing.splits_given()]
+    of = np.array(split_of)
+    if "val" not in split_of:
+        raise ValueError(
+            f"'{listing.name}' has too few different images for a validation split "
+            f"({len(labels)} images): add images, or give a split to each"
+        )
+    notes = []
+    if made:
+        notes.append(f"The data set has no split {', '.join(made)}: made here, by class.")
+    sizes = {split: int((of == split).sum()) for split in SPLITS}
+    if not sizes["test"]:
+        notes.append("There are too few images for a test split: nothing is held back.")
+    for split in ("train", "val"):
+        held = set(labels[of == split].tolist())
+        absent = [n for k, n in enumerate(listing.class_names) if k not in held]
+        if absent:
+            notes.append(f"Without an image in {split}: {several(absent)}.")
+    return notes
+
+
+def _leak_notes(found: list[str]) -> list[str]:
+    if not found:
+        return []
+    return [f"{len(found)} pictures stand in two official splits: {several(found)}."]
+
+
+def from_faces(spec: faces.FacesSpec, au_vocabulary: str, au_null: aus.NullPolicy) -> Content:
+    """What the cache stores of the embedded faces, in the order in which they are rendered."""
+    people = faces.draw_people(spec)
+    codings = [aus.parse(person.text) for person in people]
+    split_of = tuple(person.split for person in people)
+    au_names, notes = _au_names(codings, split_of, au_vocabulary)
+    labels = np.array([person.label for person in people], np.int64)
+    counts = np.bincount(labels, minlength=len(CLASS_NAMES))
+    is_val = np.array(split_of) == "val"
+    kept = np.flatnonzero(metrics.supported(labels[is_val], len(CLASS_NAMES)))
+    return Content(
+        name=f"faces:{spec.count}:{spec.difficulty}",
+        class_names=CLASS_NAMES,
+        ids=tuple(person.id for person in people),
+        labels=labels,
+        splits=split_of,
+        aus=aus.encode(codings, au_names, au_null),
+        au_names=au_names,
+        basic_names=BASIC_NAMES,
+        components=components_of(CLASS_NAMES),
+        is_synthetic=True,
+        notes=("These faces are rendered: scores say nothing of photographs.", *notes),
+        ceiling=faces.bayes_ceiling(spec.difficulty, counts, classes=kept.tolist()),
+    )

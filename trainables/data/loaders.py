@@ -1,0 +1,58 @@
+"""Which loader reads a data set: decided by what lies there, told in `Listing.layout`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from trainables.data import folders
+from trainables.data.listing import Listing, several
+from trainables.registry import unknown
+
+Loader = Callable[[Path], Listing]
+
+KNOWN = """\
+  faces[:N[:DIFFICULTY]]                 the embedded procedural faces, such as faces:1500:hard
+  RAF-CE        DIR/RAFCE_emolabel.txt, RAFCE_partition.txt, aligned/NNNN_aligned.jpg
+                (RAFCE_AUlabel.txt and distribution.txt if there)
+  RAF-DB        DIR/EmoLabel/list_patition_label.txt, Image/aligned/train_00001_aligned.jpg
+  class folders DIR/<class>/*.jpg or DIR/{train,val,test}/<class>/*.jpg
+  manifest      FILE.csv, FILE.tsv, DIR/manifest.csv or DIR/manifest.tsv with the columns
+                path,label and, if there, split,aus"""
+
+
+def is_faces(source: str) -> bool:
+    """Whether the source is the embedded faces; a folder of that name is written ./faces."""
+    return source == "faces" or source.startswith("faces:")
+
+
+def read(source: str | Path) -> Listing:
+    """What a data set on disk says of its images. Raises ValueError for what is no data set."""
+    return detect(source)(Path(source))
+
+
+def detect(source: str | Path) -> Loader:
+    """The loader of a path. Raises ValueError, listing the known layouts, where there is none."""
+    path = Path(source).expanduser()
+    if not path.exists():
+        near = "; " + unknown("source", str(source), ["faces"]) if ":" in str(source) else ""
+        raise ValueError(f"no data at '{source}': no such file or folder{near}. Known:\n{KNOWN}")
+    loader = _of_file(path) if path.is_file() else _of_folder(path)
+    if loader is None:
+        raise ValueError(
+            f"no known data layout at '{source}', which {_held(path)}. Known:\n{KNOWN}"
+        )
+    return loader
+
+
+def _of_file(path: Path) -> Loader | None:
+    return None
+
+
+def _of_folder(path: Path) -> Loader | None:
+    return folders.read if folders.base_of(path) else None
+
+
+def _held(path: Path) -> str:
+    if path.is_file():
+        return "is a file"
+    names = sorted(p.name + "/" * p.is_dir() for p in path.iterdir())
+    return f"holds {several(names)}" if names else "is empty"
