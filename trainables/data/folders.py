@@ -70,7 +70,6 @@ def _folders(base: Path) -> list[Path]:
 
 def _split_folders(base: Path) -> list[tuple[str, Path]]:
     """(split, folder) pairs, if these names are splits and not classes."""
-    parents: list[tuple[str | None, Path]] = [*splits] or [(None, base)]
     found = [(_SPLIT_OF[p.name.lower()], p) for p in _folders(base) if p.name.lower() in _SPLIT_OF]
     return found if any(_folders(parent) for _, parent in found) else []
 

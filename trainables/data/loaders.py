@@ -26,7 +26,7 @@ def is_faces(source: str) -> bool:
 
 def read(source: str | Path) -> Listing:
     """What a data set on disk says of its images. Raises ValueError for what is no data set."""
-    return detect(source)(Path(source))
+    return detect(source)(Path(source).expanduser())
 
 
 def detect(source: str | Path) -> Loader:
