@@ -1,0 +1,183 @@
+"""The decision core: outcomes, losses, duplicates, and how all is rebuilt from the record."""
+
+import math
+
+import pytest
+from toy import EPOCHS, flat, start
+
+from search.asha import Asha
+from search.core import best, counts, last_score
+from trainables.store import TrialResult
+
+
+def row(epoch, score=0.5, **more):
+    return {"epoch": epoch, "score": score, "seconds": 2.0, **more}
+
+
+def begin(search, *rows):
+    """Hand out a trial that stores and delivers the rows; its id."""
+    handout = search.next()
+    for one in rows:
+        search.store.trial(handout.id, handout.attempt).append(one)
+        search.on_row(handout.id, one)
+    return handout.id
+
+
+def recomputed(search):
+    """The rungs as the histories alone give them."""
+    asha = Asha(EPOCHS, grace=1, eta=3)
+    for record in search.store.records():
+        for one in record.history:
+            asha.record(record.id, one["epoch"], one["score"])
+    return asha.rungs
+
+
+def test_the_budget_is_the_number_of_trials(tmp_path):
+    search = start(tmp_path, budget=3)
+    handouts = [search.next() for _ in range(4)]
+    assert handouts[3] is None
+    assert search.exhausted
+    assert not search.is_finished
+    for handout in handouts[:3]:
+        search.on_end(handout.id, "x")
+    assert search.is_finished
+
+
+def test_a_trial_that_reached_the_last_epoch_is_completed(tmp_path):
+    search = start(tmp_path)
+    trial = begin(search, row(1), row(EPOCHS, 0.75, peak_gib=1.5))
+    assert search.on_end(trial) == "completed"
+    result = search.store.trial(trial).result()
+    assert result.metrics == {"score": 0.75, "peak_gib": 1.5}
+    assert (result.epoch, result.seconds, result.peak_gib) == (EPOCHS, 4.0, 1.5)
+
+
+def test_a_trial_that_asha_ended_is_stopped(tmp_path):
+    search = start(tmp_path)
+    for score in (0.5, 0.6):
+        begin(search, row(1, score))
+    worse = begin(search, row(1, 0.1))
+    assert search.on_end(worse) == "stopped"
+    assert search.results[worse].metrics == {"score": 0.1}
+
+
+def test_an_error_a_bad_score_and_an_early_end_are_failures_with_a_reason(tmp_path):
+    search = start(tmp_path)
+    raised, bad, early = begin(search, row(1)), begin(search), begin(search, row(2))
+    search.on_row(bad, row(1, math.nan))
+    assert search.on_row(bad, row(1, math.nan)) == "stop"
+    assert search.on_end(raised, "RuntimeError: bug") == "failed"
+    assert search.on_end(bad) == "failed"
+    assert search.on_end(early) == "failed"
+    errors = [search.store.trial(t).result().error for t in (raised, bad, early)]
+    assert errors == [
+        "RuntimeError: bug",
+        "the score is not finite at epoch 1",
+        f"it ended by itself at epoch 2 of {EPOCHS}",
+    ]
+    assert search.results[bad].metrics == {"score": None}
+
+
+def test_the_result_that_the_trial_filed_stands(tmp_path):
+    search = start(tmp_path)
+    trial = begin(search, row(1))
+    search.store.trial(trial).finish(TrialResult("completed", {"score": 0.9}, 1))
+    assert search.on_end(trial, "late error") == "completed"
+    assert search.store.trial(trial).result().error == ""
+
+
+def test_duplicates_and_late_news_change_nothing(tmp_path):
+    search = start(tmp_path)
+    trial = begin(search, row(1, 0.5), row(2, 0.6))
+    assert search.on_row(trial, row(1, 0.9)) == "continue"
+    assert search.asha.rungs[1] == {trial: 0.5}
+    search.on_end(trial, "x")
+    before = search.store.trial(trial).result(), search.history(trial), counts(search)
+    assert search.on_row(trial, row(3)) == "stop"
+    search.on_lost(trial)
+    assert search.on_end(trial, "y") == "failed"
+    after = search.store.trial(trial).result(), search.history(trial), counts(search)
+    assert after == before
+
+
+def test_a_lost_trial_comes_back_first_and_fences_its_old_worker(tmp_path):
+    search = start(tmp_path)
+    first, _ = search.next(), search.next()
+    search.on_lost(first.id)
+    assert not search.is_current(first)
+    again = search.next()
+    assert (again.id, again.attempt) == (first.id, 2)
+    assert search.is_current(again)
+    with pytest.raises(RuntimeError, match="attempt 1 was replaced by 2"):
+        search.store.trial(first.id, first.attempt).append(row(1))
+
+
+def test_a_trial_that_costs_too_many_workers_fails(tmp_path):
+    search = start(tmp_path)
+    trial = search.next().id
+    for _ in range(2):
+        search.on_lost(trial)
+        assert search.next().id == trial
+    search.on_lost(trial)
+    assert search.results[trial].error == "its worker was lost 3 times"
+    assert search.next().id != trial
+
+
+def test_a_worker_lost_after_its_last_row_has_not_lost_the_trial(tmp_path):
+    search = start(tmp_path)
+    trial = begin(search)
+    own = search.store.trial(trial)
+    own.append(row(EPOCHS, 0.8))
+    own.finish(TrialResult("completed", {"score": 0.8}, EPOCHS))
+    search.on_lost(trial)
+    assert search.results[trial].status == "completed"
+    assert last_score(search, trial) == 0.8
+
+
+def test_the_baseline_is_never_stopped(tmp_path):
+    anchors = [("baseline", flat(backbone="resnet50"))]
+    search = start(tmp_path, anchors=anchors)
+    baseline = begin(search)
+    for score in (0.5, 0.6, 0.7):
+        begin(search, row(1, score))
+    assert search.on_row(baseline, row(1, 0.0)) == "continue"
+    resumed = start(tmp_path, anchors=anchors)
+    assert resumed.asha.protected == {baseline}
+
+
+def test_a_restart_rebuilds_rungs_study_and_books(tmp_path):
+    search = start(tmp_path)
+    ended = [begin(search, row(1, s), row(2, s), row(3, s)) for s in (0.5, 0.6, 0.2)]
+    for trial in ended:
+        search.on_end(trial, "bug" if trial == ended[1] else "")
+    open_ = begin(search, row(1, 0.7))
+    search.store.trial(open_).append(row(2, 0.7))  # stored, but the driver died before it knew
+    resumed = start(tmp_path)
+    assert resumed.asha.rungs == recomputed(search)
+    assert {t: r.status for t, r in resumed.results.items()} == {
+        t: r.status for t, r in search.results.items()
+    }
+    assert [t.state.name for t in resumed.proposer.study.get_trials()] == [
+        t.state.name for t in search.proposer.study.get_trials()
+    ]
+    assert resumed.next().id == open_
+    assert resumed.next().id not in {*ended, open_}
+
+
+def test_a_restart_may_have_a_larger_budget(tmp_path):
+    search = start(tmp_path, budget=1)
+    search.on_end(begin(search), "x")
+    assert search.next() is None
+    assert start(tmp_path, budget=2).next() is not None
+
+
+def test_best_and_counts(tmp_path):
+    search = start(tmp_path)
+    assert best(search) is None
+    good, failed = begin(search, row(1, 0.6)), begin(search, row(1, 0.9))
+    search.on_end(failed, "bug")
+    search.next()
+    assert best(search) == good
+    assert counts(search) == {
+        "running": 1, "completed": 0, "stopped": 0, "failed": 1, "waiting": 1,
+    }  # fmt: skip
