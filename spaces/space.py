@@ -153,8 +153,10 @@ class Space:
         for other, values in (dim.when if isinstance(dim, Dimension) else {}).items():
             allowed = self.settings[other]
             if isinstance(allowed, Dimension):
-                wanted[other] = allowed.default if allowed.default in values else next(
-                    v for v in values if allowed.contains(v)
+                wanted[other] = (
+                    allowed.default
+                    if allowed.default in values
+                    else next(v for v in values if allowed.contains(v))
                 )
                 wanted = {**self.enabling(other), **wanted}
         return wanted
@@ -175,7 +177,9 @@ class Space:
         if not left:
             raise ValueError(f"space '{self.name}': nothing is left of '{name}' without {options}")
         default = dim.default if dim.default in left else left[0]
-        kept: Dimension | Value = left[0] if len(left) == 1 else replace(dim, options=left, default=default)
+        kept: Dimension | Value = (
+            left[0] if len(left) == 1 else replace(dim, options=left, default=default)
+        )
         return Space(self.name, prune({**self.settings, name: kept}))
 
     def union(self, other: "Space", name: str) -> "Space":
@@ -204,7 +208,9 @@ def prune(settings: Mapping[str, Dimension | Value]) -> dict[str, Dimension | Va
     """Settings without the dimensions whose condition can no longer hold."""
     kept: dict[str, Dimension | Value] = {}
     for name, dim in settings.items():
-        if not isinstance(dim, Dimension) or all(_reachable(kept.get(o), v) for o, v in dim.when.items()):
+        if not isinstance(dim, Dimension) or all(
+            _reachable(kept.get(o), v) for o, v in dim.when.items()
+        ):
             kept[name] = dim
     return kept
 
@@ -228,4 +234,6 @@ def _check(space: str, name: str, dim: Dimension, seen: set[str]) -> None:
     if not dim.contains(dim.default):
         raise ValueError(f"{where}: the default {dim.default!r} is not in the range")
     if missing := set(dim.when) - seen:
-        raise ValueError(f"{where}: its condition names {sorted(missing)}, which must stand before it")
+        raise ValueError(
+            f"{where}: its condition names {sorted(missing)}, which must stand before it"
+        )

@@ -38,6 +38,7 @@ class TrialConfig:
     weights: str = "none"  # none, package, hub, or the path of a file
     attention_stage: str = "last"  # which feature map it works on: middle or last
     curriculum_order: str = "class_count"
+    metric: str = "macro_f1"  # of metrics.OBJECTIVES: what its score is
     au_weight: float = 0.0  # lambda in L = L_emotion + lambda L_AU
     region_weight: float = 0.0  # of the loss that draws AU attention to the AU's region
     image_size: int = 64
@@ -69,7 +70,9 @@ class TrialConfig:
             if dot and part not in flat:
                 raise LookupError(f"'{name}' is an argument of '{part}', which is not set")
             if not dot:
-                values[name] = Part(str(value)) if types[name] is Part else _typed(name, value, types)
+                values[name] = (
+                    Part(str(value)) if types[name] is Part else _typed(name, value, types)
+                )
         for name in [n for n in flat if "." in n]:
             part, _, argument = name.partition(".")
             values[part] = Part(values[part].name, {**values[part].args, argument: flat[name]})

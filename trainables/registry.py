@@ -16,7 +16,9 @@ class Registry(Mapping[str, Builder]):
         self._builders: dict[str, Builder] = {}
 
     def register(self, builder: Builder) -> Builder:
-        name = builder.__name__.removesuffix("_")  # `none_` registers "none" without hiding a builtin
+        name = builder.__name__.removesuffix(
+            "_"
+        )  # `none_` registers "none" without hiding a builtin
         if name in self._builders:
             raise ValueError(f"{self.kind} '{name}' is registered twice")
         self._builders[name] = builder

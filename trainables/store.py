@@ -141,10 +141,11 @@ class TrialStore:
         Raises ValueError for a file that cannot be read or holds non-finite values.
         """
         path = self.path / f"{split}.npz"
-        if not path.exists():
+        data = self.read(path.name)
+        if data is None:
             return None
         try:
-            with np.load(path, allow_pickle=False) as f:
+            with np.load(io.BytesIO(data), allow_pickle=False) as f:
                 probs = f["probs"].astype(np.float32)
                 ids, labels, aus = tuple(map(str, f["ids"])), f["labels"], f["aus"]
                 au_probs = f["au_probs"].astype(np.float32)
@@ -204,7 +205,9 @@ class RunStore:
         path = self.root / "trials" / config.trial_id
         if (path / "config.json").exists():
             raise FileExistsError(f"trial {path.name} exists")
-        path.mkdir(parents=True, exist_ok=True)  # a crash may have left the folder without its config
+        path.mkdir(
+            parents=True, exist_ok=True
+        )  # a crash may have left the folder without its config
         write_json(path / "config.json", {"index": index, "role": role, "config": config.flat()})
         return path.name
 
@@ -224,8 +227,16 @@ class RunStore:
         for path in (self.root / "trials").glob("*/config.json"):
             trial = TrialStore(path.parent)
             head = trial.head()
-            records.append(Record(trial.id, head["index"], head["role"], head["config"],
-                                  trial.history(), trial.result()))
+            records.append(
+                Record(
+                    trial.id,
+                    head["index"],
+                    head["role"],
+                    head["config"],
+                    trial.history(),
+                    trial.result(),
+                )
+            )
         return sorted(records, key=lambda r: (r.index, r.id))
 
 

@@ -1,0 +1,33 @@
+"""sprint1: does AU supervision help? One fixed backbone; lambda, AU loss, AU-guided attention.
+
+About 10 dimensions. Its control is built in: au_loss "none" is lambda = 0.
+"""
+
+from spaces.space import Choice, LogUniform, Space, Uniform
+
+AU = ("bce", "asymmetric")
+AU_GUIDED = ("au_spatial", "au_cross")
+
+SPACE = Space(
+    "sprint1",
+    {
+        "backbone": "resnet",
+        "attention": Choice(("none", *AU_GUIDED), "none"),
+        "attention_stage": Choice(("middle", "last"), "middle", {"attention": AU_GUIDED}),
+        "region_weight": LogUniform(0.01, 1.0, 0.1, {"attention": ("au_spatial",)}),
+        "au_loss": Choice(("none", *AU), "bce"),
+        "au_weight": LogUniform(0.03, 3.0, 0.3, {"au_loss": AU}),
+        "au_loss.clip": LogUniform(1.0, 20.0, 5.0, {"au_loss": ("bce",)}),
+        "au_loss.gamma_neg": Choice((0.0, 1.0, 2.0, 4.0), 2.0, {"au_loss": ("asymmetric",)}),
+        "au_loss.margin": Choice((0.0, 0.05), 0.0, {"au_loss": ("asymmetric",)}),
+        "loss": "cross_entropy",
+        "loss.smoothing": Choice((0.0, 0.05, 0.1, 0.2), 0.1),
+        "dropout": Uniform(0.0, 0.5, 0.1),
+        "lr": LogUniform(5e-4, 1e-2, 3e-3),
+        "head_lr_multiplier": 1.0,
+        "weight_decay": LogUniform(1e-3, 0.2, 0.05),
+        "batch_size": 32,
+        "ema": 0.98,
+        "warmup_epochs": 1.0,
+    },
+)

@@ -1,0 +1,67 @@
+"""sprint2: which architecture and which imbalance treatment? The main job.
+
+Backbone, attention and its stage, fusion, head, lambda, AU loss, emotion loss, curriculum pacing,
+mixing and the optimiser, each with its arguments: some 40 dimensions, about half of them active in
+a trial. "none" is in every choice, so each technique has its control. At most one imbalance
+correction: `rebalance` exists only under losses that do not correct by themselves.
+"""
+
+from spaces.space import Choice, IntRange, LogUniform, Space, Uniform
+
+AU = ("bce", "asymmetric")
+AU_GUIDED = ("au_spatial", "au_cross")
+ATTENTION = ("se", "eca", "cbam", "coordinate", *AU_GUIDED)
+PACING = ("linear", "root", "geometric", "step")
+FUSION = ("concat", "fpn", "gated")
+NEUTRAL = ("cross_entropy", "focal")  # losses that leave the class weights alone
+
+SPACE = Space(
+    "sprint2",
+    {
+        "backbone": Choice(("resnet", "efficientnet", "convnext", "mobilenet", "vit"), "resnet"),
+        "attention": Choice(("none", *ATTENTION), "none"),
+        "attention_stage": Choice(("middle", "last"), "middle", {"attention": ATTENTION}),
+        "region_weight": LogUniform(0.01, 1.0, 0.1, {"attention": ("au_spatial",)}),
+        "fusion": Choice(("none", *FUSION), "none"),
+        "fusion.width": IntRange(64, 256, 128, log=True, when={"fusion": FUSION}),
+        "head": Choice(("flat", "additive", "additive_residual"), "flat"),
+        "dropout": Uniform(0.0, 0.5, 0.1),
+        "au_loss": Choice(("none", *AU), "bce"),
+        "au_weight": LogUniform(0.03, 3.0, 0.3, {"au_loss": AU}),
+        "au_loss.clip": LogUniform(1.0, 20.0, 5.0, {"au_loss": ("bce",)}),
+        "au_loss.gamma_neg": Choice((0.0, 1.0, 2.0, 4.0), 2.0, {"au_loss": ("asymmetric",)}),
+        "au_loss.margin": Choice((0.0, 0.05), 0.0, {"au_loss": ("asymmetric",)}),
+        "loss": Choice((*NEUTRAL, "class_balanced", "ldam", "balanced_softmax"), "cross_entropy"),
+        "loss.smoothing": Choice((0.0, 0.05, 0.1, 0.2), 0.1, {"loss": ("cross_entropy",)}),
+        "loss.gamma": Uniform(0.5, 3.0, 1.0, {"loss": ("focal",)}),
+        "loss.beta": Choice((0.9, 0.95, 0.99, 0.995, 0.999), 0.99, {"loss": ("class_balanced",)}),
+        "loss.margin": Uniform(0.3, 0.7, 0.5, {"loss": ("ldam",)}),
+        "loss.scale": Choice((10.0, 20.0, 30.0), 20.0, {"loss": ("ldam",)}),
+        "loss.tau": Uniform(0.0, 2.0, 1.0, {"loss": ("balanced_softmax",)}),
+        "rebalance": Choice(("none", "deferred", "sampler"), "none", {"loss": NEUTRAL}),
+        "rebalance.start": Choice((0.6, 0.7, 0.8, 0.9), 0.7, {"rebalance": ("deferred",)}),
+        "rebalance.beta": Choice((0.99, 0.995, 0.999), 0.99, {"rebalance": ("deferred",)}),
+        "rebalance.exponent": Uniform(0.1, 1.0, 0.5, {"rebalance": ("sampler",)}),
+        "curriculum": Choice(("none", *PACING), "none"),
+        "curriculum_order": Choice(
+            ("class_count", "random", "reversed"), "class_count", {"curriculum": PACING}
+        ),
+        "curriculum.start": Uniform(0.1, 0.9, 0.4, {"curriculum": PACING}),
+        "curriculum.full_at": Uniform(
+            0.1, 0.8, 0.4, {"curriculum": ("linear", "root", "geometric")}
+        ),
+        "curriculum.power": Choice((2.0, 3.0, 5.0), 2.0, {"curriculum": ("root",)}),
+        "curriculum.factor": Uniform(1.5, 3.0, 2.0, {"curriculum": ("step",)}),
+        "curriculum.step_length": Uniform(0.05, 0.3, 0.1, {"curriculum": ("step",)}),
+        "augment": Choice(("light", "medium"), "light"),
+        "mix": Choice(("none", "mixup", "cutmix"), "none"),
+        "mix.alpha": Choice((0.1, 0.2, 0.4, 1.0), 0.2, {"mix": ("mixup", "cutmix")}),
+        "mix.probability": Uniform(0.2, 0.8, 0.5, {"mix": ("mixup", "cutmix")}),
+        "lr": LogUniform(5e-4, 1e-2, 3e-3),
+        "head_lr_multiplier": 1.0,
+        "weight_decay": LogUniform(1e-3, 0.2, 0.05),
+        "batch_size": Choice((16, 32, 64), 32),
+        "ema": Choice((0.9, 0.95, 0.98), 0.95),
+        "warmup_epochs": 1.0,
+    },
+)

@@ -1,0 +1,123 @@
+"""Tiers: how large a search is. A space names families; the tier says which network each one is.
+
+tiny   from scratch at 64 px, minutes on a laptop without a GPU; on embedded data by default
+mid    fine-tuning at 224 px on one GPU a trial
+large  fine-tuning at 224 px with bigger networks
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from spaces.space import Choice, Dimension, LogUniform, Space, Value, prune
+
+BASELINE: dict[str, Value] = {  # the plan's starting point: one task, cross-entropy, nothing added
+    "attention": "none",
+    "fusion": "none",
+    "head": "flat",
+    "loss": "cross_entropy",
+    "loss.smoothing": 0.0,
+    "rebalance": "none",
+    "au_loss": "none",
+    "au_weight": 0.0,
+    "curriculum": "none",
+    "augment": "light",
+    "mix": "none",
+}
+
+
+@dataclass(frozen=True)
+class Tier:
+    """Sizes of a search, and the network that stands for each family."""
+
+    name: str
+    image_size: int
+    epochs: int
+    trials: int
+    first_rung: int  # epochs before a trial may be stopped; covers warm-up
+    backbones: Mapping[str, str]
+    settings: Mapping[str, Dimension | Value] = field(default_factory=dict)
+
+
+FINE_TUNING: dict[str, Dimension | Value] = {
+    "lr": LogUniform(1e-5, 1e-3, 1e-4),
+    "weight_decay": LogUniform(1e-3, 0.2, 0.05),
+    "head_lr_multiplier": Choice((1.0, 5.0, 10.0, 20.0), 10.0),
+    "batch_size": Choice((16, 32, 64), 32),
+    "ema": Choice((0.99, 0.995, 0.998), 0.995),
+    "warmup_epochs": 2.0,
+}
+
+TIERS = {
+    "tiny": Tier(
+        "tiny",
+        image_size=64,
+        epochs=12,
+        trials=20,
+        first_rung=3,
+        backbones={
+            "resnet": "resnet10t",
+            "efficientnet": "test_efficientnet",
+            "convnext": "test_convnext",
+            "mobilenet": "mobilenetv3_small_050",
+            "vit": "test_vit",
+        },
+    ),
+    "mid": Tier(
+        "mid",
+        image_size=224,
+        epochs=30,
+        trials=100,
+        first_rung=6,
+        backbones={
+            "resnet": "resnet50.a1_in1k",
+            "efficientnet": "tf_efficientnet_b2.ns_jft_in1k",
+            "convnext": "convnextv2_nano.fcmae_ft_in22k_in1k",
+            "mobilenet": "mobilenetv4_conv_medium.e500_r224_in1k",
+            "vit": "vit_small_patch16_224.augreg_in21k_ft_in1k",
+        },
+        settings=FINE_TUNING,
+    ),
+    "large": Tier(
+        "large",
+        image_size=224,
+        epochs=40,
+        trials=100,
+        first_rung=8,
+        backbones={
+            "resnet": "resnet50.a1_in1k",
+            "efficientnet": "tf_efficientnetv2_s.in21k_ft_in1k",
+            "convnext": "convnext_tiny.in12k_ft_in1k",
+            "mobilenet": "tiny_vit_21m_224.dist_in22k_ft_in1k",
+            "vit": "vit_base_patch16_224.augreg2_in21k_ft_in1k",
+        },
+        settings=FINE_TUNING,
+    ),
+}
+
+
+def at_tier(space: Space, tier: Tier) -> Space:
+    """The space at a tier's size: families become networks, ranges and sizes are the tier's."""
+    settings: dict[str, Dimension | Value] = {**space.settings}
+    settings["image_size"], settings["epochs"] = tier.image_size, tier.epochs
+    settings |= {name: dim for name, dim in tier.settings.items() if name in settings}
+    backbone = settings.get("backbone")
+    if isinstance(backbone, Choice):
+        options = tuple(tier.backbones.get(str(o), o) for o in backbone.options)
+        default = tier.backbones.get(str(backbone.default), backbone.default)
+        settings["backbone"] = Choice(options, default, backbone.when)
+    elif backbone is not None:
+        settings["backbone"] = tier.backbones.get(str(backbone), str(backbone))
+    return Space(space.name, prune(settings))
+
+
+def baseline(space: Space, tier: Tier) -> dict[str, Value]:
+    """The plan's baseline at this tier: its ResNet, with the space's default optimiser settings."""
+    plain = {n: v for n, v in space.defaults().items() if "." not in n and n not in AU_SETTINGS}
+    return {**plain, "backbone": tier.backbones["resnet"], **BASELINE}
+
+
+AU_SETTINGS = (
+    "region_weight",
+    "attention_stage",
+    "curriculum_order",
+)  # of parts the baseline lacks

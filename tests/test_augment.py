@@ -1,0 +1,125 @@
+"""Augmentation: contract over every transform, then what each does to targets and region maps."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator
+
+from trainables.augment import AUGMENTS, MIXERS, Batch, _affine, cutmix, flip, mixup
+
+TRANSFORMS = [*(("augment", n) for n in AUGMENTS), *(("mix", n) for n in MIXERS)]
+
+
+def batch(n: int = 6, size: int = 32, aus: int = 3, regions: bool = True) -> Batch:
+    g = Generator().manual_seed(0)
+    maps = torch.zeros(n, aus, 16, 16)
+    maps[:, 0, :4], maps[:, 1, 6:10, :5], maps[:, 2, 12:] = 1, 1, 1
+    return Batch(
+        torch.rand(n, 3, size, size, generator=g),
+        torch.eye(4)[torch.arange(n) % 4],
+        torch.randint(-1, 2, (n, aus), generator=g).float(),
+        maps if regions else None,
+    )
+
+
+def transform(kind: str, name: str):
+    registry = AUGMENTS if kind == "augment" else MIXERS
+    certain = {"probability": 1.0} if "probability" in registry.arguments(name) else {}
+    return registry[name](**certain)
+
+
+@pytest.mark.parametrize(("kind", "name"), TRANSFORMS)
+@pytest.mark.parametrize("regions", [True, False])
+def test_shapes_ranges_and_target_sums_are_kept(kind, name, regions) -> None:
+    before = batch(regions=regions)
+    after = transform(kind, name)(before, Generator().manual_seed(1))
+    assert after.images.shape == before.images.shape
+    assert after.images.dtype == before.images.dtype
+    assert 0 <= after.images.min()
+    assert after.images.max() <= 1 + 1e-6
+    torch.testing.assert_close(after.targets.sum(1), torch.ones(6))
+    assert ((after.aus == -1) | ((after.aus >= 0) & (after.aus <= 1))).all()
+    assert (after.regions is None) == (not regions)
+
+
+@pytest.mark.parametrize(("kind", "name"), TRANSFORMS)
+def test_a_generator_decides_everything(kind, name) -> None:
+    one, two, other = (
+        transform(kind, name)(batch(), Generator().manual_seed(s)).images for s in (3, 3, 4)
+    )
+    assert torch.equal(one, two)
+    if name != "none":
+        assert not torch.equal(one, other)
+
+
+def test_flip_moves_maps_with_pixels() -> None:
+    before = batch(n=40)
+    assert before.regions is not None
+    after = flip(before, Generator().manual_seed(0))
+    flipped = [not torch.equal(a, b) for a, b in zip(after.images, before.images, strict=True)]
+    assert 8 < sum(flipped) < 32
+    assert after.regions is not None
+    for i, was_flipped in enumerate(flipped):
+        wanted = before.regions[i].flip(2) if was_flipped else before.regions[i]
+        assert torch.equal(after.regions[i], wanted)
+
+
+def test_affine_moves_maps_with_pixels() -> None:
+    # the picture is its own region map, so both must come out alike
+    spot = torch.zeros(5, 1, 16, 16)
+    spot[:, :, 4:8, 9:13] = 1
+    images = torch.nn.functional.interpolate(spot, scale_factor=2).expand(-1, 3, -1, -1)
+    before = Batch(images, torch.eye(5), torch.ones(5, 1), spot)
+    after = _affine(degrees=15, scale=0.1, shift=0.1)(before, Generator().manual_seed(0))
+    small = torch.nn.functional.avg_pool2d(after.images[:, :1], 2)
+    assert after.regions is not None
+    assert (small - after.regions).abs().mean() < 0.01
+    assert (after.regions - spot).abs().mean() > 0.01
+
+
+def test_mixup_mixes_targets_by_the_share_of_the_images() -> None:
+    before = Batch(
+        torch.eye(4)[:, None, None, :].expand(4, 3, 4, 4).contiguous(),
+        torch.eye(4),
+        torch.tensor([[1.0], [0.0], [1.0], [-1.0]]),
+    )
+    after = mixup(alpha=1.0, probability=1.0)(before, Generator().manual_seed(5))
+    # image i is column i white, so the mean of column j is the share of image j: the target itself
+    torch.testing.assert_close(after.images[:, 0, 0, :], after.targets)
+    for target, au in zip(after.targets, after.aus, strict=True):
+        if target[3] > 0:  # the image whose AU is unknown takes part
+            assert au == -1
+        else:
+            torch.testing.assert_close(au[0], target @ torch.tensor([1.0, 0.0, 1.0, 0.0]))
+
+
+def test_cutmix_targets_are_the_pixels_shares_and_aus_follow_the_regions() -> None:
+    n = 8
+    images = (torch.arange(n) / n)[:, None, None, None].expand(n, 3, 32, 32).contiguous()
+    maps = torch.zeros(n, 2, 16, 16)
+    maps[:, 0, 0:4, 0:4], maps[:, 1, 12:16, 12:16] = 1, 1
+    aus = torch.arange(n)[:, None].expand(n, 2) / n
+    after = cutmix(alpha=1.0, probability=1.0)(
+        Batch(images, torch.eye(n), aus, maps), Generator().manual_seed(2)
+    )
+    for i in range(n):
+        shares = torch.stack([(after.images[i, 0] == j / n).float().mean() for j in range(n)])
+        torch.testing.assert_close(after.targets[i], shares)
+        for au, patch in ((0, after.images[i, 0, :8, :8]), (1, after.images[i, 0, 24:, 24:])):
+            owner = patch.flatten().mode().values
+            assert after.aus[i, au] == owner
+
+
+def test_mixing_off_returns_the_batch_itself() -> None:
+    before = batch()
+    assert mixup(probability=0.0)(before, Generator()) is before
+    assert cutmix(probability=0.0)(before, Generator()) is before
+
+
+def test_mixup_share_is_beta_distributed() -> None:
+    from trainables.augment import _beta
+
+    g = Generator().manual_seed(0)
+    draws = np.array([_beta(0.2, g) for _ in range(2000)])
+    assert draws.mean() == pytest.approx(0.5, abs=0.03)
+    assert draws.var() == pytest.approx(1 / (4 * (2 * 0.2 + 1)), abs=0.02)

@@ -1,0 +1,39 @@
+"""Who may import whom (DESIGN.md 2), each import in a fresh process."""
+
+import subprocess
+import sys
+
+import pytest
+
+OURS = ["spaces", "trainables", "search", "analysis"]
+HEAVY = ["torch", "timm", "ray", "optuna", "plotly", "sklearn"]
+FORBIDDEN = {
+    "spaces.sprint2": ["trainables", "search", "analysis", "numpy", *HEAVY],
+    "spaces.tiers": ["trainables", "search", "analysis", "numpy", *HEAVY],
+    "trainables.trial": ["ray", "optuna", "spaces", "search", "analysis"],
+    "trainables.store": ["spaces", "search", "analysis", *HEAVY],
+    "trainables.metrics": ["spaces", "search", "analysis", *HEAVY],
+    "trainables.data.cache": ["spaces", "search", "analysis", "torch", "ray", "optuna"],
+    "search.core": ["analysis", "torch", "ray", "optuna"],
+    "search.asha": ["analysis", "torch", "ray", "optuna"],
+    "search.proposer": ["analysis", "torch", "ray"],
+    "search.run": ["torch", "timm", "ray", "optuna", "plotly", "sklearn", "pandas"],
+    "analysis.leaderboard": ["ray", "optuna", "torch", "spaces", "search"],
+    "analysis.ensemble": ["ray", "optuna", "torch", "spaces", "search"],
+    "analysis.report": ["ray", "optuna", "torch", "spaces", "search"],
+}
+
+
+def loaded_by(module: str) -> set[str]:
+    code = f"import sys, {module}; print(*sorted({{m.partition('.')[0] for m in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", FORBIDDEN)
+def test_module_stays_in_its_lane(module: str) -> None:
+    assert not loaded_by(module) & set(FORBIDDEN[module])
+
+
+def test_the_rule_can_fail() -> None:
+    assert "torch" in loaded_by("trainables.model")

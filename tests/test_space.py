@@ -1,0 +1,129 @@
+"""Spaces as data: conditions, corners, restriction, identity."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spaces.catalog import NAMES, find
+from spaces.space import Choice, IntRange, LogUniform, Space, Uniform, applies
+from spaces.tiers import TIERS, at_tier, baseline
+from trainables.config import TrialConfig, check_rebalancing
+
+TOY = Space(
+    "toy",
+    {
+        "loss": Choice(("ce", "focal"), "ce"),
+        "loss.gamma": Uniform(0.0, 3.0, 2.0, {"loss": ("focal",)}),
+        "lr": LogUniform(1e-4, 1e-2, 1e-3),
+        "width": IntRange(8, 64, 16, log=True),
+        "epochs": 3,
+    },
+)
+SIZED = [(name, tier) for name in NAMES for tier in TIERS]
+
+
+def sized(name: str, tier: str) -> Space:
+    return at_tier(find(name), TIERS[tier])
+
+
+def test_arguments_appear_only_with_their_part() -> None:
+    assert TOY.defaults() == {"loss": "ce", "lr": 1e-3, "width": 16, "epochs": 3}
+    assert TOY.nearest({"loss": "focal"})["loss.gamma"] == 2.0
+
+
+@given(st.integers(0, 10**6))
+def test_samples_stay_in_their_ranges(seed: int) -> None:
+    flat = TOY.sample(random.Random(seed))
+    assert all(TOY.dimensions[n].contains(v) for n, v in flat.items() if n in TOY.dimensions)
+    assert ("loss.gamma" in flat) == (flat["loss"] == "focal")
+
+
+def test_corners_reach_both_ends_of_every_dimension() -> None:
+    corners = list(TOY.corners())
+    for name, dim in TOY.dimensions.items():
+        assert set(dim.ends()) <= {c[name] for c in corners if name in c}
+
+
+def test_a_removed_option_takes_its_arguments_along() -> None:
+    left = TOY.without("loss", ("focal",))
+    assert left.settings["loss"] == "ce"
+    assert "loss.gamma" not in left.settings
+
+
+def test_fixing_an_unknown_setting_names_the_known_ones() -> None:
+    with pytest.raises(LookupError, match="loss"):
+        TOY.fixed({"los": "ce"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"a": Choice(("x",), "x")}, "two options"),
+        ({"a": Uniform(1.0, 1.0, 1.0)}, "below"),
+        ({"a": LogUniform(0.0, 1.0, 0.5)}, "low > 0"),
+        ({"a": Uniform(0.0, 1.0, 2.0)}, "default"),
+        ({"a": Uniform(0.0, 1.0, 0.5, {"b": ("x",)}), "b": "x"}, "before"),
+    ],
+)
+def test_a_malformed_dimension_is_refused(settings: dict[str, Choice], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Space("bad", settings)
+
+
+def test_digest_follows_content_and_order_only() -> None:
+    assert TOY.digest() == Space("other name", dict(TOY.settings)).digest()
+    assert TOY.digest() != TOY.fixed({"epochs": 4}).digest()
+
+
+@pytest.mark.parametrize(("name", "tier"), SIZED)
+def test_every_corner_of_every_space_is_a_valid_configuration(name: str, tier: str) -> None:
+    for flat in sized(name, tier).corners():
+        config = TrialConfig.from_flat(flat)
+        check_rebalancing(config)
+        assert TrialConfig.from_flat(config.flat()) == config
+
+
+@pytest.mark.parametrize(("name", "tier"), SIZED)
+def test_baseline_is_one_task_with_cross_entropy(name: str, tier: str) -> None:
+    config = TrialConfig.from_flat(baseline(sized(name, tier), TIERS[tier]))
+    assert config.backbone.name == TIERS[tier].backbones["resnet"]
+    assert config.au_weight == 0
+    assert {config.attention.name, config.fusion.name, config.curriculum.name} == {"none"}
+    assert config.loss.name == "cross_entropy"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lambda_zero_is_in_every_space(name: str) -> None:
+    dim = sized(name, "tiny").settings["au_loss"]
+    assert isinstance(dim, Choice)
+    assert dim.contains("none")
+    assert "au_weight" not in sized(name, "tiny").nearest({"au_loss": "none"})
+
+
+def test_a_users_file_is_a_space(tmp_path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from spaces.space import Choice, Space\n"
+        "SPACE = Space('mine', {'lr': Choice((0.1, 0.2), 0.1)})\n"
+    )
+    assert find(str(path)).name == "mine"
+    path.write_text("SPACE = 3\n")
+    with pytest.raises(ValueError, match="defines no SPACE"):
+        find(str(path))
+    path.write_text("1 / 0\n")
+    with pytest.raises(ValueError, match="ZeroDivisionError"):
+        find(str(path))
+
+
+def test_an_unknown_space_suggests_the_nearest() -> None:
+    with pytest.raises(LookupError, match="Did you mean 'sprint2'"):
+        find("sprnt2")
+
+
+def test_a_condition_needs_all_its_settings() -> None:
+    dim = Uniform(0.0, 1.0, 0.5, {"a": ("x",), "b": ("y",)})
+    assert applies(dim, {"a": "x", "b": "y"})
+    assert not applies(dim, {"a": "x", "b": "z"})
+    assert not applies(dim, {"a": "x"})

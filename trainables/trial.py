@@ -1,0 +1,281 @@
+"""One trial from top to bottom, as a generator that yields an epoch's row after storing it.
+
+Whoever drives it decides whether to ask for the next epoch; nothing after the last `yield` matters.
+"""
+
+import io
+import logging
+import resource
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from trainables import metrics
+from trainables.augment import AUGMENTS, MIXERS
+from trainables.config import TrialConfig, check_rebalancing
+from trainables.data import cache
+from trainables.data.bundle import DataBundle, Split
+from trainables.data.tables import region_maps
+from trainables.loop import Feed, Objective, predict, train_epoch
+from trainables.losses import AU_LOSSES, LOSSES, REBALANCE
+from trainables.model import build_model, parameter_groups
+from trainables.optim import Average, Stepper
+from trainables.schedules import ORDERS, SCHEDULES, warmup_cosine
+from trainables.store import Predictions, Row, TrialResult, TrialStore, finite
+
+log = logging.getLogger(__name__)
+
+REGION_SIZE = 16  # region maps are supervision for feature maps, which are no finer
+
+
+def run_trial(store: TrialStore, data: Path) -> Iterator[Row]:
+    """Train the stored configuration on a prepared data set, epoch by epoch.
+
+    After a crash the last stored row is yielded again, then training goes on from `last.pt`.
+    Raises FloatingPointError when the loss is not finite, ValueError for a contradictory
+    configuration; the caller files the failure.
+    """
+    config = store.config()
+    seed_everything(config.seed, "weights")
+    check_rebalancing(config)
+    bundle = cache.load(data)
+    trial = Training(config, bundle)
+    row = trial.resume(store)
+    if row is not None:
+        yield row
+    while trial.epoch < config.epochs:
+        row = trial.run_epoch()
+        trial.save(store, row)
+        yield row
+
+
+def seed_everything(*parts: object) -> int:
+    """Seed the global generators (weights, dropout) from anything printable; the seed."""
+    seed = zlib.crc32(repr(parts).encode())
+    torch.manual_seed(seed)
+    return seed
+
+
+class Training:
+    """The state of one trial between epochs: model, average, optimiser, epoch."""
+
+    def __init__(self, config: TrialConfig, bundle: DataBundle) -> None:
+        self.config, self.bundle, self.epoch, self.seconds = config, bundle, 0, 0.0
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        has_aus = bool(bundle.au_names)
+        model = build_model(
+            config,
+            len(bundle.class_names),
+            len(bundle.au_names),
+            bundle.components,
+            len(bundle.basic_names),
+        )
+        layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
+        self.model = model.to(self.device, memory_format=layout)
+        self.average = Average(self.model, config.ema)
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(model, config.lr, config.head_lr_multiplier, config.weight_decay)
+        )
+        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.stepper = Stepper(self.optimizer, config.clip, self.device)
+        counts = bundle.class_counts()
+        self.emotion = LOSSES[config.loss.name](counts, **config.loss.args)
+        self.au = _au_loss(config, bundle.train) if has_aus else None
+        self.rebalance = REBALANCE[config.rebalance.name](counts, **config.rebalance.args)
+        self.pacing = SCHEDULES[config.curriculum.name](**config.curriculum.args)
+        rng = np.random.default_rng([config.seed, 1])
+        self.easy_to_hard = ORDERS[config.curriculum_order](bundle.train.labels, counts, rng)
+        self.feed = _feed(config, bundle, self.device)
+
+    def run_epoch(self) -> Row:
+        """Train one epoch and score it on the validation images."""
+        started = time.monotonic()
+        progress = self.epoch / self.config.epochs
+        seed = seed_everything(self.config.seed, "epoch", self.epoch)  # so that a resume is exact
+        generator = torch.Generator().manual_seed(seed)
+        order = self._order(progress, np.random.default_rng(seed))
+        losses = train_epoch(
+            self.model,
+            self.average,
+            self.feed.batches(order, generator),
+            self._objective(progress),
+            self.stepper,
+            self._learning_rate(len(order)),
+        )
+        self.epoch += 1
+        self.val = self._predict(self.bundle.val)
+        self.seconds += time.monotonic() - started
+        row: Row = {
+            "epoch": self.epoch,
+            **metrics.scores(self.val.labels, self.val.probs, self.config.metric),
+            "au_f1": _au_score(self.val),
+            **losses,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "images": len(order),
+            "seconds": time.monotonic() - started,
+            "peak_gib": peak_gib(self.device),
+            "done": self.epoch == self.config.epochs,
+        }
+        if not finite(row):
+            raise FloatingPointError(f"epoch {self.epoch}: a score is not finite: {row}")
+        return row
+
+    def train_on(self, images: int) -> int:
+        """Train on some images in their order, to see how long it takes; how many it were."""
+        generator = torch.Generator().manual_seed(0)
+        batches = self.feed.batches(np.arange(images), generator)
+        train_epoch(
+            self.model, self.average, batches, self._objective(0.0), self.stepper, lambda: None
+        )
+        return images
+
+    def _order(self, progress: float, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Which images this epoch sees, and in which order: curriculum, then sampler or shuffle."""
+        share = self.pacing(progress)
+        allowed = self.easy_to_hard[: max(2, round(share * len(self.easy_to_hard)))]
+        weights = self.rebalance.sample_weights(self.bundle.train.labels)
+        if weights is None:
+            return rng.permutation(allowed)
+        chances = weights[allowed] / weights[allowed].sum()
+        return rng.choice(allowed, len(allowed), p=chances)
+
+    def _objective(self, progress: float) -> Objective:
+        weights = torch.as_tensor(self.rebalance.class_weights(progress), dtype=torch.float32)
+        au_weight = self.config.au_weight if self.au is not None else 0.0
+        return Objective(
+            self.emotion,
+            self.au or _no_loss,
+            au_weight,
+            self.config.region_weight,
+            weights.to(self.device),
+        )
+
+    def _learning_rate(self, images: int) -> Any:
+        """A callback before each step that sets the rate of every parameter group."""
+        steps = max(1, -(-images // self.config.batch_size))
+        done = 0
+
+        def advance() -> None:
+            nonlocal done
+            at = self.epoch + done / steps
+            factor = warmup_cosine(at, self.config.epochs, self.config.warmup_epochs)
+            for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+                group["lr"] = rate * factor
+            done += 1
+
+        return advance
+
+    def _predict(self, split: Split) -> Predictions:
+        probs, au_probs = predict(self.average.model, split, self.device)
+        if not np.isfinite(probs).all():
+            raise FloatingPointError(f"epoch {self.epoch}: predictions are not finite")
+        return Predictions(split.ids, split.labels, probs, split.aus, au_probs)
+
+    def save(self, store: TrialStore, row: Row) -> None:
+        """Store the epoch: predictions, state, and last of all the row that says it is there."""
+        store.save_predictions("val", self.val)
+        if row["done"]:
+            store.save_predictions("test", self._predict(self.bundle.test))
+            tensors = {k: v.cpu().contiguous() for k, v in self.average.model.state_dict().items()}
+            store.write("weights.safetensors", safetensors_bytes(tensors))
+        store.write("last.pt", self._state(row))
+        store.append(row)
+        self._close(store, row)
+
+    def _close(self, store: TrialStore, row: Row) -> None:
+        if row["done"]:
+            store.finish(TrialResult("completed", row, self.epoch, self.seconds, row["peak_gib"]))
+
+    def _state(self, row: Row) -> bytes:
+        data = io.BytesIO()
+        torch.save(
+            {
+                "model": self.model.state_dict(),
+                "average": self.average.model.state_dict(),
+                "updates": self.average.updates,
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.stepper.scaler.state_dict(),
+                "parts": self.stepper.parts,
+                "seconds": self.seconds,
+                "row": row,
+            },
+            data,
+        )
+        return data.getvalue()
+
+    def resume(self, store: TrialStore) -> Row | None:
+        """Go back to the state of `last.pt`, if there is one; the row of its epoch."""
+        data = store.read("last.pt")
+        if data is None:
+            return None
+        state = torch.load(io.BytesIO(data), map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.average.model.load_state_dict(state["average"])
+        self.average.updates = state["updates"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.stepper.scaler.load_state_dict(state["scaler"])
+        self.stepper.parts, self.seconds = state["parts"], state["seconds"]
+        row: Row = state["row"]
+        self.epoch = row["epoch"]
+        if self.epoch not in {r["epoch"] for r in store.history()}:
+            store.append(row)  # killed between the two writes
+        self._close(store, row)
+        return row
+
+
+def _no_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    return logits.new_zeros(len(logits))
+
+
+def _au_loss(config: TrialConfig, train: Split) -> Any:
+    known = (train.aus >= 0).sum(0)
+    return AU_LOSSES[config.au_loss.name]((train.aus == 1).sum(0), known, **config.au_loss.args)
+
+
+def _feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> Feed:
+    train = bundle.train
+    targets = torch.eye(len(bundle.class_names))[torch.from_numpy(np.array(train.labels))]
+    uses_regions = bool(bundle.au_names) and (
+        config.region_weight > 0 or config.mix.name == "cutmix"
+    )
+    regions = torch.from_numpy(region_maps(bundle.au_names, REGION_SIZE)) if uses_regions else None
+    images = torch.from_numpy(np.asarray(train.images))
+    if device.type == "cuda" and images.nbytes < 0.5 * torch.cuda.mem_get_info()[0]:
+        images = images.to(device)
+    transforms = (
+        AUGMENTS[config.augment.name](**config.augment.args),
+        MIXERS[config.mix.name](**config.mix.args),
+    )
+    return Feed(
+        train,
+        images,
+        targets.to(device),
+        torch.from_numpy(train.aus.astype(np.float32)).to(device),
+        None if regions is None else regions.to(device),
+        transforms,
+        config.batch_size,
+        device,
+    )
+
+
+def _au_score(val: Predictions) -> float | None:
+    """Mean F1 over the AUs with enough positive validation images; None without an AU head."""
+    enough = (val.aus == 1).sum(0) >= metrics.MIN_SUPPORT
+    if not val.au_probs.size or not enough.any():
+        return None
+    return float(np.nanmean(metrics.au_f1(val.aus, val.au_probs)[enough]))
+
+
+def peak_gib(device: torch.device) -> float:
+    """Most device memory this process has held, in GiB; its resident memory on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
