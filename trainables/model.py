@@ -1,0 +1,168 @@
+"""The network of a trial. N batch, K classes, A action units, D embedding, S pixels a side.
+
+images (N, 3, S, S) in [0, 1] -> backbone -> attention -> fusion -> emotion head and AU head.
+"""
+
+import logging
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trainables.attention import ATTENTIONS, AU_AWARE
+from trainables.backbones import Backbone, build_backbone
+from trainables.config import TrialConfig
+from trainables.fusion import FUSIONS, Fusion
+from trainables.heads import HEADS, Components, penalty_of, small_linear
+from trainables.weights import load_weights
+
+log = logging.getLogger(__name__)
+
+STAGES = {"middle": -2, "last": -1}
+SIDE_GATE = 0.1
+
+
+class Output(NamedTuple):
+    """What a batch of faces looks like to the network."""
+
+    logits: Tensor  # (N, K)
+    au_logits: Tensor | None  # (N, A), where the trial learns AUs
+    au_maps: Tensor | None  # (N, A, h, w) logits, where attention is AU-aware
+    embedding: Tensor  # (N, D), what the head sees, before dropout
+    penalty: Tensor  # scalar to add to the loss: what the head's own weights cost, 0 for most
+
+
+class FERModel(nn.Module):
+    """Backbone -> attention on one map -> fusion -> heads."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, backbone: Backbone, attention: nn.Module, stage: int, fusion: Fusion, heads: "Heads"
+    ) -> None:
+        super().__init__()
+        self.backbone, self.attention, self.stage = backbone, attention, stage
+        self.fusion, self.heads = fusion, heads
+        self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Output:
+        maps = self.backbone((images - self.mean) / self.std)
+        features, seen_logits, au_maps = self.attention(maps[self.stage])
+        maps[self.stage] = features
+        embedding, _ = self.fusion(maps)
+        embedding, logits, au_logits = self.heads(embedding, features, seen_logits)
+        return Output(logits, au_logits, au_maps, embedding, penalty_of(self.heads.emotion, logits))
+
+
+class Heads(nn.Module):
+    """From the fused embedding to emotion and AU logits."""
+
+    def __init__(
+        self,
+        emotion: nn.Module,
+        dim: int,
+        side: nn.Module | None,
+        au: nn.Module | None,
+        learns_aus: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)  # one scale of values, whatever the backbone
+        self.side, self.dropout = side, nn.Dropout(dropout)
+        self.emotion, self.au, self.learns_aus = emotion, au, learns_aus
+
+    def forward(
+        self, embedding: Tensor, features: Tensor, seen_logits: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Embedding, emotion logits and AU logits; `features` are the attended map."""
+        embedding = self.norm(embedding)
+        if self.side is not None:
+            embedding = embedding + self.side(features)
+        dropped = self.dropout(embedding)
+        au_logits = seen_logits if self.learns_aus else None
+        if self.au is not None:
+            au_logits = self.au(dropped)
+        return embedding, self.emotion(dropped), au_logits
+
+
+class Side(nn.Module):
+    """A small addition to the embedding from a map that the fusion does not see."""
+
+    def __init__(self, channels: int, dim: int) -> None:
+        super().__init__()
+        self.project = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, dim))
+        self.gate = nn.Parameter(torch.tensor([SIDE_GATE]))
+
+    def forward(self, features: Tensor) -> Tensor:
+        added: Tensor = self.gate * self.project(features.mean((2, 3)))
+        return added
+
+
+def build_model(
+    config: TrialConfig, classes: int, aus: int, components: Components = None, basics: int = 0
+) -> FERModel:
+    """The network of a configuration, its random weights drawn from torch's global generator.
+
+    Raises LookupError for unknown names, ValueError for settings that cannot go together.
+    """
+    stage, learns_aus = _stage(config), _learns_aus(config, aus)
+    backbone = build_backbone(
+        config.backbone.name, config.image_size, config.drop_path, **config.backbone.args
+    )
+    if config.weights != "none":
+        log.info(load_weights(backbone, config.backbone.name, config.weights).summary())
+    fusion = FUSIONS[config.fusion.name](backbone.channels, **config.fusion.args)
+    channels = backbone.channels[stage]
+    attention = ATTENTIONS[config.attention.name](channels, aus, **config.attention.args)
+    head = HEADS[config.head.name](fusion.dim, components, classes, basics, **config.head.args)
+    has_attention = config.attention.name != "none"
+    is_seen = len(backbone.channels) + stage in fusion.sees
+    side = Side(channels, fusion.dim) if has_attention and not is_seen else None
+    needs_au_head = learns_aus and config.attention.name not in AU_AWARE
+    au_head = small_linear(fusion.dim, aus) if needs_au_head else None
+    heads = Heads(head, fusion.dim, side, au_head, learns_aus, config.dropout)
+    return FERModel(backbone, attention, stage, fusion, heads)
+
+
+def parameter_groups(
+    model: FERModel, lr: float, head_lr_multiplier: float, weight_decay: float
+) -> list[dict[str, object]]:
+    """Optimiser groups: backbone and rest (its rate multiplied), with and without weight decay.
+
+    Gains, biases, gates and what timm exempts (position embeddings, class tokens) do not decay.
+    """
+    exempt = _exempt(model)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_backbone = name.startswith("backbone.")
+            rate = lr if is_backbone else lr * head_lr_multiplier
+            decay = 0.0 if parameter.ndim <= 1 or name in exempt else weight_decay
+            groups.setdefault((rate, decay), []).append(parameter)
+    return [{"params": p, "lr": r, "weight_decay": d} for (r, d), p in groups.items()]
+
+
+def _exempt(model: FERModel) -> set[str]:
+    ask = getattr(model.backbone.net, "no_weight_decay", None)
+    return {f"backbone.net.{name}" for name in ask()} if ask else set()
+
+
+def _stage(config: TrialConfig) -> int:
+    if config.attention_stage not in STAGES:
+        raise LookupError(
+            f"unknown attention_stage '{config.attention_stage}'; known: {', '.join(STAGES)}"
+        )
+    return STAGES[config.attention_stage]
+
+
+def _learns_aus(config: TrialConfig, aus: int) -> bool:
+    """Whether the trial has an AU task; without an AU loss or with no weight it has none."""
+    asked = config.au_weight > 0 and config.au_loss.name != "none"
+    if asked and not aus:
+        raise ValueError(
+            f"au_weight is {config.au_weight} with AU loss '{config.au_loss.name}', "
+            "but this data set names no action units; set au_weight to 0"
+        )
+    return asked

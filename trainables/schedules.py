@@ -1,0 +1,97 @@
+"""Schedules over the progress of training, from 0 at the start to 1 at the end.
+
+SCHEDULES: builder(*, hyper-parameters) -> progress -> fraction in (0, 1], never falling.
+ORDERS: (labels (N,), class_counts (K,), rng) -> the N image indices from easy to hard.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.registry import Registry
+
+Schedule = Callable[[float], float]
+ScheduleBuilder = Callable[..., Schedule]
+Ints = NDArray[np.integer]
+Order = Callable[[Ints, Ints, np.random.Generator], NDArray[np.int64]]
+
+SCHEDULES: Registry[ScheduleBuilder] = Registry("curriculum")
+ORDERS: Registry[Order] = Registry("curriculum_order")
+
+
+@SCHEDULES.register
+def none_() -> Schedule:
+    """All data from the start."""
+    return lambda progress: 1.0
+
+
+@SCHEDULES.register
+def linear(*, start: float = 0.3, full_at: float = 0.5) -> Schedule:
+    """From `start` to 1 at `full_at` in a straight line (Wu et al. 2021, 2012.03107)."""
+    return lambda progress: start + (1 - start) * _share(progress, full_at)
+
+
+@SCHEDULES.register
+def root(*, start: float = 0.3, full_at: float = 0.5, power: float = 2.0) -> Schedule:
+    """Fast first, then slower: the power-th root of a line (Platanios et al. 2019, 1903.09848)."""
+    first = start**power
+    return lambda progress: float((first + (1 - first) * _share(progress, full_at)) ** (1 / power))
+
+
+@SCHEDULES.register
+def geometric(*, start: float = 0.3, full_at: float = 0.5) -> Schedule:
+    """Slow first, then faster: growth by equal factors (Wu et al. 2021, 2012.03107)."""
+    return lambda progress: float(start ** (1 - _share(progress, full_at)))
+
+
+@SCHEDULES.register
+def step(*, start: float = 0.3, factor: float = 1.8, step_length: float = 0.15) -> Schedule:
+    """Times `factor` after each `step_length` (Hacohen & Weinshall 2019, 1904.03626)."""
+
+    def fraction(progress: float) -> float:
+        steps = math.floor(_clip(progress) / step_length + 1e-9)  # 0.3 / 0.1 is 2.9999999999999996
+        return float(min(1.0, start * factor**steps))
+
+    return fraction
+
+
+@ORDERS.register
+def class_count(labels: Ints, class_counts: Ints, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Frequent classes first, images of one class in random order."""
+    return _sorted_by(-class_counts[labels], rng)
+
+
+@ORDERS.register
+def reversed_(labels: Ints, class_counts: Ints, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rare classes first: the control that should do worse, if the order matters."""
+    return _sorted_by(class_counts[labels], rng)
+
+
+@ORDERS.register
+def random_(labels: Ints, class_counts: Ints, rng: np.random.Generator) -> NDArray[np.int64]:
+    """No order: the control that shows what growing the data alone does."""
+    return rng.permutation(len(labels))
+
+
+def warmup_cosine(step: float, total: float, warmup: float) -> float:
+    """Factor on the learning rate: a line up from 0.01 over `warmup`, then half a cosine to 0
+    (Loshchilov & Hutter 2017, 1608.03983). All three in one unit, epochs or steps."""
+    if step < warmup:
+        return 0.01 + 0.99 * step / warmup
+    share = _share(step - warmup, total - warmup) if total > warmup else 1.0
+    return 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _sorted_by(difficulty: Ints, rng: np.random.Generator) -> NDArray[np.int64]:
+    shuffled = rng.permutation(len(difficulty))
+    return shuffled[np.argsort(difficulty[shuffled], kind="stable")]
+
+
+def _share(progress: float, full_at: float) -> float:
+    return 1.0 if full_at <= 0 else min(1.0, max(0.0, progress) / full_at)
+
+
+def _clip(progress: float) -> float:
+    return min(1.0, max(0.0, progress))
