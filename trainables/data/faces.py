@@ -6,24 +6,29 @@ A picture is a function of (seed, index): its nuisances and its AUs come from tw
 own, so a class or a split can change neither pose nor light. N pictures, A AUs, S pixels a side.
 """
 
+import argparse
+import csv
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 from trainables.data import render, tables
-from trainables.data.mesh import DIFFICULTIES, Action, Difficulty, draw_nuisance, load_head
-from trainables.data.tables import AUS, CLASS_COUNTS, CLASS_NAMES, SPLITS
+from trainables.data.mesh import DIFFICULTIES, Difficulty, draw_nuisance, load_head
+from trainables.data.tables import AUS, CLASS_NAMES, SPLITS, Action, split_counts
 
 U8 = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
-SIDED = frozenset({1, 2, 4, 6, 10, 12, 15})  # AUs that people do show on one side
 LEAST, MOST = 200, 100_000
 CHUNK = 64
 
@@ -78,63 +83,22 @@ class Person:
     text: str  # as written: "1+4+L12+25", or "null"
 
 
-def split_counts(count: int) -> dict[str, NDArray[np.int64]]:
-    """(14,) pictures of each class by split: RAF-CE to scale, none without a picture."""
-    table = np.array([CLASS_COUNTS[split] for split in SPLITS])
-    least = np.array([[2], [1], [1]])
-    quota = table * (count / table.sum())
-    dealt = np.maximum(np.floor(quota).astype(np.int64), least)
-    while dealt.sum() != count:  # largest remainder; the floor of rare classes is paid by the rest
-        missing = count - dealt.sum()
-        owed = quota - dealt if missing > 0 else np.where(dealt > least, dealt - quota, -np.inf)
-        dealt.flat[owed.argmax()] += np.sign(missing)
-    return dict(zip(SPLITS, dealt, strict=True))
-
-
-def _written(aus: Mapping[int, Action], level: Difficulty, rng: np.random.Generator) -> str:
-    """AUs as an annotator writes them: some are missed, some are seen that are not there."""
-    chance = rng.random((2, len(AUS)))
-    is_null = rng.random() < level.null_rate
-    extra = iter(rng.permutation(AUS))
-    tokens = []
-    for k, (au, action) in enumerate(sorted(aus.items())):
-        side = "" if action.left and action.right else "L" if action.left else "R"
-        if chance[0, k] >= level.label_noise:
-            tokens.append((au, f"{side}{au}"))
-        if chance[1, k] < level.label_noise:
-            wrong = next(int(au) for au in extra if au not in aus)
-            tokens.append((wrong, str(wrong)))
-    return "null" if is_null or not tokens else "+".join(t for _, t in sorted(tokens))
-
-
-def _show(shown: Iterable[int], level: Difficulty, rng: np.random.Generator) -> dict[int, Action]:
-    """Intensity and sides of the AUs shown; draws for all AUs, so that one cannot shift another."""
-    strength = rng.uniform(*level.intensity, len(AUS))
-    one_sided, is_left = rng.random(len(AUS)) < level.side_rate, rng.random(len(AUS)) < 0.5
-    aus = {}
-    for au in shown:
-        k = AUS.index(au)
-        sided = bool(one_sided[k]) and au in SIDED
-        aus[au] = Action(
-            float(strength[k]), not sided or bool(is_left[k]), not sided or not is_left[k]
-        )
-    return aus
-
-
 def draw_people(spec: FacesSpec) -> list[Person]:
     """Every picture of the spec, in an order that tells neither class nor split."""
-    counts = split_counts(spec.count)
+    counts, level = split_counts(spec.count), spec.level
     cells = [(s, c) for s in SPLITS for c in range(len(CLASS_NAMES)) for _ in range(counts[s][c])]
     order = np.random.default_rng([spec.seed, MOST]).permutation(spec.count)
     chance = [np.random.default_rng([spec.seed, index, 1]) for index in range(spec.count)]
     labels = np.array([cells[k][1] for k in order])
     uniforms = np.stack([rng.random(len(AUS)) for rng in chance])
-    shown = tables.draw_aus(spec.level.law, labels, uniforms)
+    shown = tables.draw_aus(level.law, labels, uniforms)
     width = max(4, len(str(spec.count)))
     people = []
     for index, (k, row, rng) in enumerate(zip(order, shown, chance, strict=True)):
-        aus = _show((AUS[a] for a in np.flatnonzero(row)), spec.level, rng)
-        text = _written(aus, spec.level, rng)
+        aus = tables.show_aus(
+            (AUS[a] for a in np.flatnonzero(row)), level.intensity, level.side_rate, rng
+        )
+        text = tables.write_aus(aus, level.label_noise, level.null_rate, rng)
         split, label = cells[k]
         name = f"{index + 1:0{width}d}.jpg"
         people.append(Person(index, name, split, label, aus, text))
@@ -205,3 +169,123 @@ def bayes_ceiling(
     """
     level = DIFFICULTIES[difficulty] if isinstance(difficulty, str) else difficulty
     return tables.law_ceiling(level.law, prior, draws, seed, classes)
+
+
+def _write_pictures(
+    spec: FacesSpec, out: Path, path_of: Callable[[Person], str], progress: Progress | None
+) -> list[Person]:
+    """Write every picture to out/path_of(person) and a note on what they are; the people."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} is not an empty folder; name a new one, or empty it")
+    people = draw_people(spec)
+    for folder in {(out / path_of(person)).parent for person in people}:
+        folder.mkdir(parents=True, exist_ok=True)
+    done = 0
+    for chunk in _pictures(people, spec, None):
+        for image in chunk:
+            _, code = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+            (out / path_of(people[done])).write_bytes(code.tobytes())
+            done += 1
+        if progress is not None:
+            progress(done, spec.count)
+    (out / "SYNTHETIC.md").write_text(
+        "# Synthetic\n\nNo real person is shown here. These faces were generated from the CC0 "
+        "MakeHuman head mesh by\n`python -m trainables.data.faces`: "
+        f"{spec}.\nScores on them say nothing of scores on photographs.\n"
+    )
+    return people
+
+
+def write_rafce(spec: FacesSpec, out: Path, progress: Progress | None = None) -> None:
+    """Write the pictures as the files of RAF-CE, byte for byte in its format."""
+    path_of = partial(_id_path, "aligned/{}_aligned.jpg")
+    people = _write_pictures(spec, out, path_of, progress)
+    code = {"train": 0, "test": 1, "val": 2}  # not a slip: RAF-CE numbers them so
+    emotions, parts = "{0.id} {0.label}", [f"{p.id} {code[p.split]}" for p in people]
+    aus = "".join(f"{p.id} {p.text}\n" for p in people)
+    (out / "RAFCE_emolabel.txt").write_text("\n".join(map(emotions.format, people)))
+    (out / "RAFCE_partition.txt").write_text("\n".join(parts))
+    (out / "RAFCE_AUlabel.txt").write_text(aus)
+
+
+def _id_path(form: str, person: Person) -> str:
+    return form.format(Path(person.id).stem)
+
+
+def _class_path(person: Person) -> str:
+    return f"{person.split}/{CLASS_NAMES[person.label].replace(' ', '_')}/{person.id}"
+
+
+def write_folders(spec: FacesSpec, out: Path, progress: Progress | None = None) -> None:
+    """Write the pictures as SPLIT/CLASS/ID.jpg; this layout has no place for AUs."""
+    _write_pictures(spec, out, _class_path, progress)
+
+
+def write_manifest(spec: FacesSpec, out: Path, progress: Progress | None = None) -> None:
+    """Write the pictures and manifest.csv, which gives path, label, split and aus of each."""
+    path_of = partial(_id_path, "images/{}.jpg")
+    people = _write_pictures(spec, out, path_of, progress)
+    rows = [(path_of(p), CLASS_NAMES[p.label], p.split, p.text) for p in people]
+    with (out / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("path", "label", "split", "aus"), *rows])
+
+
+LAYOUTS = {"rafce": write_rafce, "folders": write_folders, "manifest": write_manifest}
+
+
+def montage(spec: FacesSpec, identities: int = 6) -> U8:
+    """(rows x S, 14 S, 3) contact sheet: one identity a row, one class a column."""
+    rows = []
+    for index in range(identities):
+        row = []
+        for label in range(len(CLASS_NAMES)):
+            core, secondary = tables.prototype(label)
+            shown = core | {au for au, share in secondary.items() if share > 0.5}
+            aus = {au: Action(1.0) for au in shown if au in AUS}
+            row.append(render_face(Person(index, "", "", label, aus, ""), spec))
+        rows.append(np.concatenate(row, 1))
+    return np.concatenate(rows)
+
+
+def _export(spec: FacesSpec, layout: str, out: Path) -> None:
+    """Write the data set with a progress bar, then say what it holds."""
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("faces", total=spec.count)
+        LAYOUTS[layout](spec, out, lambda done, total: bar.update(task, completed=done))
+    counts = split_counts(spec.count)
+    print(f"{spec.count} faces in {out}", *(f"{s} {counts[s].sum()}" for s in SPLITS), sep=", ")
+    for label, name in enumerate(CLASS_NAMES):
+        print(f"  {label:2d} {name:22}", *(f"{counts[s][label]:6d}" for s in SPLITS))
+    ceiling = bayes_ceiling(spec.difficulty, counts["test"])
+    print(f"Bayes ceiling, {spec.difficulty}:", *(f"{k} {v:.3f}" for k, v in ceiling.items()))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write a data set, a contact sheet or both; 0, or 2 after a message on what is wrong."""
+    parser = argparse.ArgumentParser("python -m trainables.data.faces", description=__doc__)
+    parser.add_argument("--out", type=Path, help="a new or empty folder")
+    parser.add_argument("--count", type=int, default=4549)
+    parser.add_argument("--layout", choices=LAYOUTS, default="rafce")
+    parser.add_argument("--size", type=int, default=112)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--difficulty", choices=DIFFICULTIES, default="medium")
+    parser.add_argument("--montage", type=Path, help="write a contact sheet to this .png")
+    given = parser.parse_args(arguments)
+    try:
+        if given.out is None and given.montage is None:
+            raise ValueError("nothing to do: give --out DIR, --montage FILE.png, or both")
+        spec = FacesSpec(given.count, given.size, given.seed, given.difficulty)
+        if given.montage is not None:
+            _, code = cv2.imencode(".png", montage(spec)[..., ::-1])
+            given.montage.write_bytes(code.tobytes())
+        if given.out is not None:
+            _export(spec, given.layout, given.out)
+    except (ValueError, OSError) as error:
+        print(f"faces: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,16 +7,16 @@ viewer, x to the subject's left, which is the right of the image. CC0, see asset
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from trainables.data.tables import ASSETS, F32, AuLaw
+from trainables.data.tables import ASSETS, F32, Action, AuLaw
 
 I32 = NDArray[np.int32]
 SKIN, EYE, TEETH, TONGUE = range(4)
+CHIN = np.array([0, 6.33, 1.5], np.float32)
 # AU -> face units and weights; a unit with an L and an R half is written without its ending.
 AU_UNITS: Mapping[int, Mapping[str, float]] = {
     1: {"browInnerUp": 1.3}, 2: {"browOuterUp": 1.3}, 4: {"browDown": 1.2}, 5: {"eyeWide": 1.2},
@@ -31,14 +31,6 @@ AU_UNITS: Mapping[int, Mapping[str, float]] = {
 }  # fmt: skip
 SHOWN_AUS = tuple(AU_UNITS)
 MOST = {"jawOpen": 1.0, "eyeBlink": 1.0}  # a jaw or a lid goes no further, whatever AUs add up to
-
-
-class Action(NamedTuple):
-    """How strongly an AU is shown, and on which of the subject's sides."""
-
-    intensity: float
-    left: bool = True
-    right: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,6 +48,7 @@ class Head:
     units: Mapping[str, int]  # name -> column
     incidence: sparse.csr_matrix  # (V, T): sums triangle normals into vertex normals
     neighbours: sparse.csr_matrix  # (V, V): mean over the vertices around one
+    chin: F32  # (K,) how each column moves the tip of the chin up
     eyes: tuple[NDArray[np.int64], NDArray[np.int64]]  # vertices of the image's left and right eye
 
     @property
@@ -126,6 +119,7 @@ def load_head() -> Head:
     eyes = (ids[rest[ids, 0] < 0], ids[rest[ids, 0] > 0])
     rim = _lid_margin(rest, np.unique(faces[group == SKIN]), eyes)
     paint = np.stack([z["lips"][used] / 255, z["inside"][used] / 255, rim], 1)
+    chin = int(np.abs(rest - CHIN).sum(1).argmin())
     corner = faces.T.ravel(), np.tile(np.arange(len(faces)), 3)
     incidence = sparse.csr_matrix(
         (np.ones(faces.size, np.float32), corner), shape=(len(rest), len(faces))
@@ -136,7 +130,7 @@ def load_head() -> Head:
     return Head(
         rest, faces, group, (faces[:, 0].copy(), faces[:, 1].copy(), faces[:, 2].copy()),
         paint.astype(np.float32), sparse.csr_matrix(basis), macros, shapes,
-        names, incidence, around.astype(np.float32), eyes,
+        names, incidence, around.astype(np.float32), basis[3 * chin + 1], eyes,
     )  # fmt: skip
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data import mesh
-from trainables.data.mesh import EYE, SKIN, TEETH, Action, Difficulty, Head, Nuisance
-from trainables.data.tables import CREASES, F32, split_au
+from trainables.data.mesh import EYE, SKIN, TEETH, Difficulty, Head, Nuisance
+from trainables.data.tables import CREASES, F32, Action, split_au
 
 U8 = NDArray[np.uint8]
 Ints = NDArray[np.int64]
@@ -26,14 +26,13 @@ def f32(*values: float) -> F32:
     return np.array(values, np.float32)
 
 
-def _camera(points: F32, centre: F32, iod: float, who: Nuisance) -> tuple[F32, F32]:
+def _camera(points: F32, centre: F32, scale: float, who: Nuisance) -> tuple[F32, F32]:
     """(V, 2) places in the unit frame and (V,) depth; the eyes' midpoint lands on (.50, .38)."""
     yaw, pitch, roll = who.angles
-    turn = cv2.Rodrigues(np.array([0, yaw, 0], np.float64))[0]
-    nod = cv2.Rodrigues(np.array([pitch, 0, 0], np.float64))[0]
-    tilt = cv2.Rodrigues(np.array([0, 0, roll], np.float64))[0]
+    steps = np.array([[0, 0, roll], [pitch, 0, 0], [0, yaw, 0]], np.float64)
+    tilt, nod, turn = (cv2.Rodrigues(step)[0] for step in steps)
     seen = (points - centre) @ (tilt @ nod @ turn).T.astype(np.float32)
-    zoom = np.float32(0.32 / iod * who.scale) * 12 / (12 - seen[:, 2:])
+    zoom = np.float32(scale * who.scale) * 12 / (12 - seen[:, 2:])
     place = seen[:, :2] * zoom * f32(1, -1) + f32(0.5, 0.38) + who.shift
     return place, seen[:, 2]
 
@@ -185,10 +184,10 @@ def _skin(rest: F32, paint: F32, sheet: F32, who: Nuisance) -> F32:
     return colour
 
 
-def _eyes(points: F32, centres: F32, iod: float, who: Nuisance) -> F32:
+def _eyes(points: F32, centres: F32, who: Nuisance) -> F32:
     """(P, 3) colour of eye pixels at points (P, 3): white, iris with a dark rim, pupil, glint."""
     centre = centres[(points[:, 0] > 0).astype(int), :2]
-    away = (points[:, :2] - centre) / np.float32(iod) - who.gaze
+    away = (points[:, :2] - centre) / np.linalg.norm(centres[1] - centres[0]) - who.gaze
     radius = np.sqrt((away * away).sum(1))
     colour = np.broadcast_to(f32(228, 224, 220), points.shape).copy()
     _mix(colour, who.iris, np.clip((0.1 - radius) * 60, 0, 1))
@@ -215,8 +214,7 @@ def _shade(
     colour[group > TEETH] = (160, 78, 80)
     colour[skin] = _skin(values[skin, 4:7], values[skin, 7:], _sheet(aus, who), who)
     middles = np.stack([points[ids].mean(0) for ids in head.eyes])
-    iod = float(np.linalg.norm(middles[1] - middles[0]))
-    colour[eye] = _eyes(spread(points, head, triangle[eye], weights[eye]), middles, iod, who)
+    colour[eye] = _eyes(spread(points, head, triangle[eye], weights[eye]), middles, who)
     normal = values[:, :3]
     facing = np.clip((normal @ who.light + 0.2) / 1.2, 0, 1)  # wraps round, as light in skin does
     lit = who.ambient + (1.08 - who.ambient) * facing
@@ -243,14 +241,11 @@ def _backdrop(size: int, who: Nuisance) -> F32:
 def _lens(image: F32, size: int, who: Nuisance, rng: np.random.Generator) -> U8:
     """The picture as a camera keeps it: occluder, resolution, blur, noise, 8 bits."""
     if who.occluder is not None:
-        x, y, wide, high, angle = (float(v) for v in who.occluder[:5])
-        scale = float(image.shape[0])
-        box = ((x * scale, y * scale), (wide * 2 * scale, high * 2 * scale), angle)
+        x, y, wide, high = (who.occluder[:4] * image.shape[0]).tolist()
+        box = ((x, y), (2 * wide, 2 * high), float(who.occluder[4]))
         corners = np.round(cv2.boxPoints(box)).astype(np.int32)
         cv2.fillConvexPoly(image, corners, who.occluder[5:].tolist())
-    if image.shape[0] != size:
-        small = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-        image = np.asarray(small, np.float32)
+    image = np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), np.float32)
     sigma = who.blur * size / 64
     if sigma > 0.15:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.float32)
@@ -264,8 +259,12 @@ def _pose(head: Head, aus: Mapping[int, Action], who: Nuisance) -> tuple[F32, F3
     weights[: head.identity] = who.identity
     points = mesh.deform(head, weights)
     left, right = (points[ids].mean(0) for ids in head.eyes)
-    iod = float(np.linalg.norm(right - left))
-    place, depth = _camera(points, (left + right) / 2, iod, who)
+    middle = (left + right) / 2
+    # Inter-ocular distance .31, less for a long face, so that a dropped jaw keeps its chin in. The
+    # chin is measured at rest: the scale must not tell which AUs are shown.
+    chin = mesh.CHIN[1] + who.identity @ head.chin[: head.identity]
+    scale = min(0.31 / float(np.linalg.norm(right - left)), 0.52 / float(middle[1] - chin))
+    place, depth = _camera(points, middle, scale, who)
     return points, place, depth
 
 
@@ -297,6 +296,5 @@ def region_masks(
     moves = spread(motion, head, triangle, weights) > 0.15
     masks = np.zeros((len(regions), size * size), np.uint8)
     masks[:, where] = moves.T
-    brush = np.ones((3, 3), np.uint8)  # bridges the pixels between the skin's samples
-    grown = [cv2.dilate(mask.reshape(size, size), brush) for mask in masks]
-    return np.stack(grown).astype(np.uint8)
+    brush = np.ones((3, 3), np.uint8)  # for the pixel that a moving edge covers or bares
+    return np.stack([cv2.dilate(m.reshape(size, size), brush) for m in masks]).astype(np.uint8)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,6 +40,7 @@ CLASS_COUNTS = {  # of RAF-CE, 4549 images
 # units of the mesh cannot show it, and RAF-CE never codes it.
 AUS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 15, 16, 17, 20, 22, 23, 24, 25, 26, 27, 43)
 AU_NAMES = tuple(f"AU{au}" for au in AUS)
+SIDED = frozenset({1, 2, 4, 6, 10, 12, 15})  # AUs that people do show on one side
 LIPS, EYES = (23, 24, 25, 26, 27), (5, 43)
 # Where the skin creases under an AU: lines in the mesh's own x, y on one side; mirrored.
 CREASES: Mapping[int, list[list[tuple[float, float]]]] = {
@@ -57,6 +58,14 @@ CREASES: Mapping[int, list[list[tuple[float, float]]]] = {
 }
 _BOX_OF = {13: 12, 28: 24}  # no box of their own in the table: the region of a near relative
 _AU = re.compile(r"^(?:AU|au)?([LRTB]{0,2})0*(\d{1,2})$")
+
+
+class Action(NamedTuple):
+    """How strongly an AU is shown, and on which of the subject's sides."""
+
+    intensity: float
+    left: bool = True
+    right: bool = True
 
 
 @lru_cache(maxsize=1)
@@ -77,6 +86,19 @@ def prototype(label: int) -> tuple[frozenset[int], Mapping[int, float]]:
     """Core AUs of a class, and its secondary AUs with the fraction of people who show them."""
     entry = _raw()["prototypes"][CLASS_NAMES[label].capitalize()]
     return frozenset(entry["core"]), {int(au): p for au, p in entry["secondary"].items()}
+
+
+def split_counts(count: int) -> dict[str, NDArray[np.int64]]:
+    """(14,) pictures of each class by split: RAF-CE to scale, none without a picture."""
+    table = np.array([CLASS_COUNTS[split] for split in SPLITS])
+    least = np.array([[2], [1], [1]])
+    quota = table * (count / table.sum())
+    dealt = np.maximum(np.floor(quota).astype(np.int64), least)
+    while dealt.sum() != count:  # largest remainder; the floor of rare classes is paid by the rest
+        missing = count - dealt.sum()
+        owed = quota - dealt if missing > 0 else np.where(dealt > least, dealt - quota, -np.inf)
+        dealt.flat[owed.argmax()] += np.sign(missing)
+    return dict(zip(SPLITS, dealt, strict=True))
 
 
 def _coverage(lo: float, hi: float, size: int) -> F64:
@@ -167,6 +189,43 @@ def draw_aus(law: AuLaw, labels: NDArray[np.int64], uniforms: F64) -> NDArray[np
         picked = (uniforms[:, column, None] >= steps[:, :-1]).sum(1)
         shown[:, [AUS.index(au) for au in group]] = states[picked]
     return shown
+
+
+def show_aus(
+    shown: Iterable[int],
+    intensity: tuple[float, float],
+    side_rate: float,
+    rng: np.random.Generator,
+) -> dict[int, Action]:
+    """Intensity and sides of the AUs shown; draws for all AUs, so that one cannot shift another."""
+    strength = rng.uniform(*intensity, len(AUS))
+    one_sided, is_left = rng.random(len(AUS)) < side_rate, rng.random(len(AUS)) < 0.5
+    aus = {}
+    for au in shown:
+        k = AUS.index(au)
+        sided = bool(one_sided[k]) and au in SIDED
+        aus[au] = Action(
+            float(strength[k]), not sided or bool(is_left[k]), not sided or not is_left[k]
+        )
+    return aus
+
+
+def write_aus(
+    aus: Mapping[int, Action], label_noise: float, null_rate: float, rng: np.random.Generator
+) -> str:
+    """AUs as an annotator writes them: some are missed, some are seen that are not there."""
+    chance = rng.random((2, len(AUS)))
+    is_null = rng.random() < null_rate
+    extra = iter(rng.permutation(AUS))
+    tokens = []
+    for k, (au, action) in enumerate(sorted(aus.items())):
+        side = "" if action.left and action.right else "L" if action.left else "R"
+        if chance[0, k] >= label_noise:
+            tokens.append((au, f"{side}{au}"))
+        if chance[1, k] < label_noise:
+            wrong = next(int(au) for au in extra if au not in aus)
+            tokens.append((wrong, str(wrong)))
+    return "null" if is_null or not tokens else "+".join(t for _, t in sorted(tokens))
 
 
 def _joint(law: AuLaw, prior: F64) -> F64:
