@@ -1,0 +1,138 @@
+"""The predictions of a run's trials for the same images, brought into one order.
+
+M trials, N images, K classes, A action units.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.store import Predictions, Record, RunStore
+
+Ids = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Votes:
+    """What M trials say of the same N images; trials sorted by id."""
+
+    trials: Ids
+    ids: Ids  # of the images
+    labels: NDArray[np.int64]  # (N,)
+    probs: NDArray[np.float32]  # (M, N, K)
+    aus: NDArray[np.int8]  # (N, A)
+    au_probs: NDArray[np.float32]  # (M, N, A); NaN for a trial without an AU head
+    problems: Mapping[str, str]  # trial id -> why it is not among `trials`
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """The class each trial calls each image (M, N)."""
+        calls: NDArray[np.int64] = self.probs.argmax(2)
+        return calls
+
+    def pick(self, trials: Iterable[str]) -> "Votes":
+        """The votes of some of the trials."""
+        wanted = set(trials)
+        rows = [row for row, trial in enumerate(self.trials) if trial in wanted]
+        names = tuple(self.trials[row] for row in rows)
+        return Votes(
+            names, self.ids, self.labels, self.probs[rows], self.aus, self.au_probs[rows], {}
+        )
+
+    def row(self, trial: str) -> int:
+        return self.trials.index(trial)
+
+
+def read_votes(run: RunStore, records: Iterable[Record], classes: int, split: str) -> Votes:
+    """The predictions of all records that have sound ones; the reason for each that has not."""
+    found: dict[str, Predictions] = {}
+    problems: dict[str, str] = {}
+    for record in sorted(records, key=lambda r: r.id):
+        try:
+            predictions = run.trial(record.id).predictions(split)
+            problem = _flaw(predictions, classes, split)
+        except ValueError as error:
+            predictions, problem = None, str(error)
+        if predictions is None or problem:
+            problems[record.id] = problem
+        else:
+            found[record.id] = predictions
+    return _align(found, problems, classes, split)
+
+
+def _flaw(predictions: Predictions | None, classes: int, split: str) -> str:
+    """What is wrong with predictions by themselves; empty if nothing is."""
+    if predictions is None:
+        return f"it has no {split} predictions yet"
+    if not predictions.ids:
+        return f"its {split} predictions are of no image"
+    if predictions.probs.shape[1] != classes:
+        return f"it predicts {predictions.probs.shape[1]} classes, the run has {classes}"
+    if len(set(predictions.ids)) < len(predictions.ids):
+        return f"its {split} predictions name an image twice"
+    if split == "val" and not ((predictions.labels >= 0) & (predictions.labels < classes)).all():
+        return f"its {split} labels are outside 0 to {classes - 1}"
+    return ""
+
+
+def _align(
+    found: dict[str, Predictions], problems: dict[str, str], classes: int, split: str
+) -> Votes:
+    """Bring all into the order of the commonest set of images; leave out who has other images."""
+    images = {trial: frozenset(predictions.ids) for trial, predictions in found.items()}
+    counts = Counter(images.values())
+    if not counts:
+        empty = np.zeros((0, 0, 0), np.float32)
+        none = np.zeros(0, np.int64)
+        return Votes((), (), none, empty[..., :classes], np.zeros((0, 0), np.int8), empty, problems)
+    common = max(counts, key=lambda ids: (counts[ids], len(ids), min(ids)))
+    ids = next(predictions.ids for t, predictions in found.items() if images[t] == common)
+    place = {image: row for row, image in enumerate(ids)}
+    sound: dict[str, Predictions] = {}
+    reference: Predictions | None = None
+    for trial, predictions in found.items():
+        if images[trial] != common:
+            shared = len(images[trial] & common)
+            problems[trial] = (
+                f"its {split} predictions are of other images: {shared} of the {len(ids)} that "
+                "most trials share"
+            )
+            continue
+        aligned = _ordered(predictions, place)
+        reference = reference or aligned
+        if (aligned.labels != reference.labels).any():
+            problems[trial] = f"its {split} labels differ from those of trial {next(iter(sound))}"
+            continue
+        sound[trial] = aligned
+    assert reference is not None
+    return _stack(sound, reference, problems)
+
+
+def _ordered(predictions: Predictions, place: Mapping[str, int]) -> Predictions:
+    order = np.empty(len(place), np.int64)
+    order[[place[image] for image in predictions.ids]] = np.arange(len(place))
+    return Predictions(
+        tuple(place),
+        predictions.labels[order],
+        predictions.probs[order],
+        predictions.aus[order],
+        predictions.au_probs[order],
+    )
+
+
+def _stack(
+    sound: dict[str, Predictions], reference: Predictions, problems: dict[str, str]
+) -> Votes:
+    units = reference.aus.shape[1]
+    au_probs = np.full((len(sound), len(reference.ids), units), np.nan, np.float32)
+    for row, predictions in enumerate(sound.values()):
+        said = predictions.au_probs
+        if said.shape[1] == units and np.isfinite(said).all():
+            au_probs[row] = said
+    probs = np.stack([predictions.probs for predictions in sound.values()])
+    return Votes(
+        tuple(sound), reference.ids, reference.labels, probs, reference.aus, au_probs, problems
+    )
