@@ -189,6 +189,14 @@ def _build(path: Path, plan: _Plan, progress: Progress | None) -> None:
         (folder / STAGING).unlink(missing_ok=True)
         folder.chmod(0o755)  # mkdtemp makes it private, a cache may be shared
         _install(folder, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            error.errno,
+            f"the disk of the cache '{path.parent}' ran full while '{plan.name}' was built: make "
+            "room, or set XDG_CACHE_HOME",
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -3,7 +3,15 @@
 from pathlib import Path
 
 from trainables.data.images import is_image_name
-from trainables.data.listing import RAF_DB_NAMES, Listing, Row, components_of, several
+from trainables.data.listing import (
+    RAF_DB_NAMES,
+    Listing,
+    Row,
+    components_of,
+    is_synthetic,
+    natural,
+    several,
+)
 from trainables.data.tables import BASIC_NAMES
 
 LAYOUT = "class folders"
@@ -29,7 +37,10 @@ def read(root: Path) -> Listing:
     splits = _split_folders(base)
     parents: list[tuple[str | None, Path]] = [*splits] or [(None, base)]
     found = [(split, folder) for split, parent in parents for folder in _folders(parent)]
-    folder_names = sorted({folder.name for _, folder in found}, key=_natural)
+    every = sorted({folder.name for _, folder in found}, key=natural)
+    empty = sorted(set(every) - {folder.name for _, folder in found if _files(folder)})
+    is_raf_db = every == [str(k) for k in range(1, 8)]
+    folder_names = every if is_raf_db else [name for name in every if name not in empty]
     problems = [p for _, folder in found for p in _nested(folder, base)]
     if splits:
         problems += _beside(base, [parent for _, parent in splits])
@@ -38,8 +49,7 @@ def read(root: Path) -> Listing:
         for split, folder in found
         for path in _files(folder)
     ]
-    empty = sorted({f.name for _, f in found} - {folder_names[row.label] for row in rows})
-    names = _class_names(folder_names)
+    names = RAF_DB_NAMES if is_raf_db else tuple(folder_names)
     components = components_of(names)
     return Listing(
         name=root.resolve().name,
@@ -48,18 +58,11 @@ def read(root: Path) -> Listing:
         class_names=names,
         basic_names=BASIC_NAMES if components else (),
         components=components,
+        is_synthetic=is_synthetic(root) or is_synthetic(base),
         notes=("Class folders carry no action units.",),
         warnings=(f"class folders without an image: {several(empty)}",) if empty else (),
         problems=tuple(problems),
     )
-
-
-def _class_names(folders: list[str]) -> tuple[str, ...]:
-    return RAF_DB_NAMES if folders == [str(k) for k in range(1, 8)] else tuple(folders)
-
-
-def _natural(name: str) -> tuple[bool, int, str]:
-    return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
 
 
 def _folders(base: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 Pixels never pile up: each image goes from its file to its place on disk.
 """
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -90,7 +91,9 @@ def decode_all(
                 pixels = decode_row(row, size)
             except images.Unreadable as error:
                 return f"{row.id} ({error})"
-            os.pwrite(file.fileno(), pixels.tobytes(), number * pixels.nbytes)
+            written = os.pwrite(file.fileno(), pixels.tobytes(), number * pixels.nbytes)
+            if written < pixels.nbytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return splits.look(pixels)
 
         results = in_threads(work, list(enumerate(listing.rows)), "decode", progress)

@@ -108,8 +108,9 @@ def _contradictions(listing: Listing) -> Iterable[str]:
                 f"'{row.id}' is listed twice, as '{names[first.label]}' and as "
                 f"'{names[row.label]}': remove one of the two lines"
             )
-        elif first is not row and first.split != row.split:
-            yield f"'{row.id}' is listed in two splits: remove one of the two lines"
+        elif first != row:
+            what = "splits" if first.split != row.split else "AUs, votes or paths"
+            yield f"'{row.id}' is listed twice, with different {what}: remove one of the two lines"
 
 
 def once(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[str, ...]]:
@@ -118,6 +119,16 @@ def once(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     repeats = [row.id for row, n in Counter(rows).items() if n > 1]
     told = f"listed more than once, read once: {several(repeats)}" if repeats else ""
     return kept, (told,) if told else ()
+
+
+def is_synthetic(root: Path) -> bool:
+    """Whether the folder says that its faces are rendered (faces.py leaves this file)."""
+    return (root / "SYNTHETIC.md").is_file()
+
+
+def natural(name: str) -> tuple[bool, int, str]:
+    """Sorting key of class names: numbers first, by value."""
+    return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
 
 
 def read_pairs(path: Path) -> tuple[list[tuple[int, str, str]], list[str]]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from trainables.data import folders
+from trainables.data import folders, manifest, rafce, rafdb
 from trainables.data.listing import Listing, several
 from trainables.registry import unknown
 
@@ -44,10 +44,16 @@ def detect(source: str | Path) -> Loader:
 
 
 def _of_file(path: Path) -> Loader | None:
-    return None
+    return manifest.read if manifest.file_of(path) else None
 
 
 def _of_folder(path: Path) -> Loader | None:
+    if rafce.is_here(path):
+        return rafce.read
+    if rafdb.is_here(path):
+        return rafdb.read
+    if manifest.file_of(path):
+        return manifest.read
     return folders.read if folders.base_of(path) else None
 
 

@@ -62,6 +62,8 @@ def exact_pairs(digests: Sequence[str]) -> Ints:
 
 def group(count: int, pairs: Ints) -> Ints:
     """(N,) number of the group of images that pairs join, directly or through others."""
+    if not len(pairs):
+        return np.arange(count)
     ones = np.ones(len(pairs), bool)
     graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
