@@ -154,6 +154,6 @@ def _ensemble_words(findings: Findings) -> list[str]:
     return [
         f"Ensemble: {ensemble.method}, score {mine.value:.3f} [{mine.low:.3f}, {mine.high:.3f}] on "
         f"images that did not choose it; best single {honest['single'].value:.3f} and plain "
-        f"average of the best {len(ensemble.top)} {honest['top'].value:.3f} in the same way, a lead of "
-        f"{lead.value:+.3f} [{lead.low:+.3f}, {lead.high:+.3f}] over the best single."
+        f"average of the best {len(ensemble.top)} {honest['top'].value:.3f} in the same way, a "
+        f"lead of {lead.value:+.3f} [{lead.low:+.3f}, {lead.high:+.3f}] over the best single."
     ]

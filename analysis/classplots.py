@@ -1,0 +1,85 @@
+"""Figures over classes, action units and members. K classes, A action units."""
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from analysis import statistics
+from analysis.findings import Findings
+from analysis.plots import BLUE, GREY, INK, ORANGE, PALE, safe, styled
+from trainables import metrics
+from trainables.metrics import MIN_SUPPORT
+
+
+def confusion(counts: NDArray[np.int64], names: tuple[str, ...], title: str) -> go.Figure:
+    """Counts in the cells, the share of the true class as colour."""
+    total = np.maximum(counts.sum(1, keepdims=True), 1)
+    shares = counts / total
+    labels = [safe(name) for name in names]
+    text = [[str(n) if n else "" for n in row] for row in counts]
+    figure = go.Figure(
+        go.Heatmap(
+            z=shares, x=labels, y=labels, text=text, texttemplate="%{text}", zmin=0, zmax=1,
+            customdata=counts, colorscale="Blues", colorbar={"title": "share", "thickness": 12},
+            hovertemplate="true %{y}<br>said %{x}<br>%{customdata} images, %{z:.1%}"
+            "<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(tickangle=-45)
+    return styled(figure, title, "predicted", "true", 200 + 30 * max(6, len(names)))
+
+
+def class_recalls(findings: Findings, calls: dict[str, NDArray[np.int64]]) -> go.Figure:
+    """Recall per class with its Wilson interval; classes too small to conclude are pale."""
+    board = findings.board
+    support = board.support
+    names = [f"{safe(n)} (n={s})" for n, s in zip(board.class_names, support, strict=True)]
+    figure = go.Figure()
+    for (who, predicted), color in zip(calls.items(), (GREY, BLUE, ORANGE), strict=False):
+        hits = np.diag(metrics.confusion(board.votes.labels, predicted, len(names)))
+        recall = hits / np.maximum(support, 1)
+        low, high = statistics.wilson(hits, support)
+        colors = [color if n >= MIN_SUPPORT else PALE for n in support]
+        figure.add_scatter(
+            x=recall, y=names, mode="markers", name=safe(who), marker={"color": colors, "size": 9},
+            error_x={"type": "data", "symmetric": False, "array": high - recall,
+                     "arrayminus": recall - low, "thickness": 1, "color": color},
+        )  # fmt: skip
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(range=[-0.02, 1.02])
+    figure.update_layout(scattermode="group", scattergap=0.4)
+    title = "Recall per class, 95 % Wilson intervals"
+    return styled(figure, title, "recall", "", 180 + 34 * len(names))
+
+
+def au_scores(findings: Findings, scores: dict[str, NDArray[np.float64]]) -> go.Figure | None:
+    """F1 per action unit, with the number of images that show it."""
+    board = findings.board
+    if not scores or not board.au_names:
+        return None
+    support = (board.votes.aus == 1).sum(0)
+    names = [f"{safe(n)}<br>n={s}" for n, s in zip(board.au_names, support, strict=True)]
+    figure = go.Figure()
+    for (who, values), color in zip(scores.items(), (BLUE, ORANGE), strict=False):
+        colors = [color if n >= MIN_SUPPORT else PALE for n in support]
+        figure.add_bar(x=names, y=np.nan_to_num(values), name=safe(who), marker={"color": colors})
+        figure.data[-1].marker.line = {"color": color, "width": 1}
+    figure.update_yaxes(range=[0, 1])
+    return styled(figure, "Action units: F1", "", "F1 at threshold 0.5", 400)
+
+
+def members(findings: Findings) -> go.Figure | None:
+    """The weights of the ensemble."""
+    if findings.ensemble is None or len(findings.ensemble.members) < 2:
+        return None
+    weights = dict(list(findings.ensemble.members.items())[::-1])
+    names = [
+        f"{safe(trial)} (rank {findings.row(trial)['rank']}, {findings.row(trial)['score']:.3f})"
+        for trial in weights
+    ]
+    bar = go.Bar(x=list(weights.values()), y=names, orientation="h", marker={"color": BLUE})
+    figure = go.Figure(bar)
+    figure.update_traces(text=[f"{w:.3f}" for w in weights.values()], textfont={"color": INK})
+    figure.update_traces(textposition="outside", cliponaxis=False)
+    return styled(figure, "Ensemble weights", "weight", "", 130 + 26 * len(names))

@@ -1,0 +1,204 @@
+"""The report as one page that opens without a network. Data in, HTML out; nothing is computed here
+that the leaderboard, the ensemble or the statistics do not give.
+"""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
+
+from analysis import ensemble as ens
+from analysis import statistics, tables
+from analysis.final import Look
+from analysis.findings import Findings, words
+from analysis.importance import Importance, importance
+from analysis.leaderboard import NAMES, varying
+from trainables import metrics
+from trainables.metrics import MIN_SUPPORT
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, or the reason why there is none."""
+
+    section: str
+    markup: str
+    missing: str = ""
+
+
+def render(findings: Findings, look: Look | None) -> str:
+    """The whole page."""
+    from plotly.offline import get_plotlyjs
+
+    settings = varying(findings.board.records)
+    found = importance(findings.table, settings)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    drawings: dict[str, list[Drawing]] = {}
+    for drawing in draw(findings, found):
+        drawings.setdefault(drawing.section, []).append(drawing)
+    return environment.get_template("report.html.j2").render(
+        meta=findings.board.meta,
+        data=findings.board.meta["data"],
+        words=words(findings),
+        notes=findings.notes,
+        header=[*tables.SHOWN.values(), "settings that vary"],
+        rows=list(_rows(findings, settings)),
+        classes=_classes(findings),
+        units=_units(findings),
+        failures=_failures(findings),
+        ensemble=findings.ensemble,
+        has_members=findings.ensemble is not None and len(findings.ensemble.members) > 1,
+        importance_note=found.note,
+        drawings=drawings,
+        look=look,
+        names=NAMES | {"macro_f1_all": "macro-F1 all", "ece": "ECE"},
+        min_support=MIN_SUPPORT,
+        command=shlex.join(map(str, findings.board.meta.get("command") or ())),
+        plotly=get_plotlyjs(),
+    )
+
+
+def draw(findings: Findings, found: Importance) -> Iterator[Drawing]:
+    """All figures, each with the section it belongs to."""
+    from analysis import classplots, plots
+
+    yield _drawn("curves", plots.learning_curves(findings), "no trial has finished an epoch")
+    yield _drawn("scores", plots.score_by_trial(findings), "no trial has a score")
+    yield _drawn("importance", plots.importances(found), found.note)
+    for figure in plots.effects(findings, found):
+        yield _drawn("importance", figure, "")
+    parallel = plots.parallel_coordinates(findings, found)
+    yield _drawn("parallel", parallel, "fewer than two trials with a score, or no setting varied")
+    yield _drawn("time", plots.seconds_by_trial(findings), "no trial has reported its time")
+    yield _drawn("weights", classplots.members(findings), "the ensemble is one trial")
+    calls = predictions(findings)
+    names = findings.board.class_names
+    for who, (probs, _) in calls.items():
+        if who == "baseline" and len(calls) > 1:
+            continue
+        labels = findings.board.votes.labels
+        counts = metrics.confusion(labels, probs.argmax(1), len(names))
+        yield _drawn("confusion", classplots.confusion(counts, names, f"Confusion, {who}"), "")
+    if calls:
+        said = {who: probs.argmax(1) for who, (probs, _) in calls.items()}
+        yield _drawn("classes", classplots.class_recalls(findings, said), "")
+    scores = {who: f1 for who, f1 in unit_scores(findings).items() if who != "baseline"}
+    why = "no action units to score: the data has none, or the model has no head for them"
+    yield _drawn("units", classplots.au_scores(findings, scores), why)
+
+
+def _drawn(section: str, figure: "go.Figure | None", missing: str) -> Drawing:
+    if figure is None:
+        return Drawing(section, "", missing)
+    config = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["lasso2d"]}
+    markup = figure.to_html(full_html=False, include_plotlyjs=False, config=config)
+    return Drawing(section, markup)
+
+
+def predictions(findings: Findings) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+    """(class, AU) probabilities of the baseline, the best single and the ensemble."""
+    votes = findings.board.votes
+    out = {}
+    if findings.baseline and findings.baseline != findings.best:
+        out["baseline"] = ens.average(votes, {findings.baseline: 1.0})
+    if findings.best:
+        out["best single"] = ens.average(votes, {findings.best: 1.0})
+    if findings.ensemble and len(findings.ensemble.members) > 1:
+        out["ensemble"] = ens.average(votes, findings.ensemble.members)
+    return out
+
+
+def unit_scores(findings: Findings) -> dict[str, NDArray[np.float64]]:
+    """F1 per action unit of those that have a head for them."""
+    aus = findings.board.votes.aus
+    return {
+        who: metrics.au_f1(aus, said)
+        for who, (_, said) in predictions(findings).items()
+        if said.size and not np.isnan(said).any()
+    }
+
+
+def _rows(findings: Findings, settings: list[str]) -> Iterator[dict[str, Any]]:
+    for _, row in findings.table.iterrows():
+        cells = [
+            {"text": tables.cell(row, column), "key": _sort_key(row[column]), "column": column}
+            for column in tables.SHOWN
+        ]
+        own = [(name, tables.setting(row[f"setting {name}"])) for name in settings]
+        yield {
+            "cells": cells,
+            "settings": [(name, value) for name, value in own if value],
+            "note": row["note"] if row["status"] != "failed" else "",
+            "is_baseline": row["trial"] == findings.baseline,
+            "is_best": row["trial"] == findings.best,
+            "is_ranked": not pd.isna(row["rank"]),
+        }
+
+
+def _sort_key(value: Any) -> str:
+    """Sorts as a number where it is one; what is missing comes last."""
+    return "" if pd.isna(value) else str(value)
+
+
+def _classes(findings: Findings) -> dict[str, Any]:
+    """Recall with its interval per class, for each of the three that are compared."""
+    board, calls = findings.board, predictions(findings)
+    rows = []
+    for k, name in enumerate(board.class_names):
+        cells = []
+        for probs, _ in calls.values():
+            hits = ((probs.argmax(1) == k) & (board.votes.labels == k)).sum()
+            low, high = statistics.wilson(hits, board.support[k])
+            share = f"{hits / board.support[k]:.2f}" if board.support[k] else "–"
+            cells.append(f"{share} [{low:.2f}, {high:.2f}]")
+        counted = int(board.support[k])
+        rows.append({"name": name, "support": counted, "cells": cells, "is_kept": board.keep[k]})
+    return {"header": list(calls), "rows": rows if calls else []}
+
+
+def _units(findings: Findings) -> dict[str, Any]:
+    board, scores = findings.board, unit_scores(findings)
+    support = (board.votes.aus == 1).sum(0)
+    rows = [
+        {
+            "name": name,
+            "support": int(support[a]),
+            "cells": ["–" if np.isnan(f1[a]) else f"{f1[a]:.3f}" for f1 in scores.values()],
+        }
+        for a, name in enumerate(board.au_names)
+    ]
+    return {"header": list(scores), "rows": rows if scores else []}
+
+
+def _failures(findings: Findings) -> list[dict[str, str]]:
+    out = []
+    for record in findings.board.records:
+        row = findings.row(record.id)
+        if row["note"]:
+            lines = [line for line in str(row["note"]).splitlines() if line.strip()]
+            out.append(
+                {
+                    "trial": record.id,
+                    "status": str(row["status"]),
+                    "short": lines[-1].strip()[:300],
+                    "long": str(row["note"]) if len(lines) > 1 else "",
+                }
+            )
+    return out

@@ -1,0 +1,245 @@
+"""Figures over trials: curves, scores, importances, effects, time. Colours are Okabe and Ito's.
+
+Every text of a user (names, ids, settings) passes `safe`: plotly reads a little HTML in its labels.
+"""
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.findings import Findings
+from analysis.importance import Importance, is_log, is_number
+from analysis.leaderboard import varying
+from analysis.tables import setting
+
+BLUE, ORANGE, GREEN, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9"
+PURPLE, GREY, PALE, INK = "#CC79A7", "#8a8f98", "#d5d8dd", "#1c2127"
+STATUS = {"completed": BLUE, "stopped": GREY, "running": ORANGE, "unfinished": ORANGE}
+HIGHLIGHTED = 5  # trials whose curve has a colour of its own
+DIMENSIONS = 7  # axes of the parallel coordinates
+EFFECTS = 4  # settings with a plot of their own
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+
+
+def safe(text: object) -> str:
+    """The text as plotly shows it, letter by letter."""
+    return html.escape(str(text))
+
+
+def styled(figure: go.Figure, title: str, x: str, y: str, height: int = 420) -> go.Figure:
+    """The figure with title, axis labels and the look that all share."""
+    figure.update_layout(
+        title={"text": title, "x": 0, "xref": "paper", "font": {"size": 16}},
+        template="plotly_white",
+        height=height,
+        font={"family": FONT, "size": 13, "color": INK},
+        margin={"l": 60, "r": 20, "t": 50, "b": 50},
+        legend={"orientation": "h", "y": -0.22, "x": 0},
+        hoverlabel={"font": {"family": FONT}},
+    )
+    figure.update_xaxes(title=x, automargin=True)
+    figure.update_yaxes(title=y, automargin=True)
+    return figure
+
+
+def learning_curves(findings: Findings) -> go.Figure | None:
+    """Score by epoch, with the rungs; stopped trials grey, the best and the baseline in colour."""
+    board, table = findings.board, findings.table
+    ranked = list(table.loc[table["rank"].notna(), "trial"])
+    named = dict(zip(ranked, (BLUE, GREEN, SKY, PURPLE, ORANGE), strict=False))
+    if findings.baseline:
+        named[findings.baseline] = RED
+    status = dict(zip(table["trial"], table["status"], strict=True))
+    curves = {
+        r.id: [(row["epoch"], row["score"]) for row in r.history if row.get("score") is not None]
+        for r in board.records
+    }
+    figure = go.Figure()
+    for name, color, is_cut in (
+        ("stopped at a rung, or failed", PALE, True),
+        ("other trials", "#9fb4c7", False),
+    ):
+        rest = [
+            curve
+            for trial, curve in curves.items()
+            if curve and trial not in named and (status[trial] in ("stopped", "failed")) == is_cut
+        ]
+        if rest:
+            figure.add_scatter(
+                **_joined(rest), mode="lines", name=name, line={"color": color, "width": 1.2}
+            )
+    for trial, color in named.items():
+        if curves[trial]:
+            x, y = zip(*curves[trial], strict=True)
+            role = "baseline" if trial == findings.baseline else f"rank {ranked.index(trial) + 1}"
+            style = {"color": color, "width": 2.5, "dash": "dash" if color == RED else "solid"}
+            label = f"{role}: {safe(trial)}"
+            figure.add_scatter(x=x, y=y, mode="lines+markers", name=label, line=style)
+            figure.data[-1].marker.size = 5
+    if not figure.data:
+        return None
+    for rung in board.meta.get("rungs") or ():
+        figure.add_vline(x=rung, line={"color": GREY, "dash": "dot", "width": 1})
+        figure.add_annotation(
+            x=rung, y=1, yref="paper", text="rung", showarrow=False, xanchor="left", yanchor="top",
+            font={"color": "#5f6570", "size": 11},
+        )  # fmt: skip
+    return styled(figure, "Learning curves", "epoch", "validation score", 480)
+
+
+def _joined(curves: Sequence[Sequence[tuple[int, float]]]) -> dict[str, list[float | None]]:
+    """Many curves as one trace with gaps, which draws much faster."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for curve in curves:
+        x += [*(epoch for epoch, _ in curve), None]
+        y += [*(score for _, score in curve), None]
+    return {"x": x, "y": y}
+
+
+def score_by_trial(findings: Findings) -> go.Figure | None:
+    """Every score in the order of proposal, the best so far, and the levels to compare with."""
+    table = findings.table[findings.table["score"].notna()].sort_values("index")
+    if table.empty:
+        return None
+    figure = go.Figure()
+    for status, part in table.groupby("status"):
+        text = [f"{safe(t)} ({safe(r)})" for t, r in zip(part["trial"], part["role"], strict=True)]
+        figure.add_scatter(
+            x=part["index"], y=part["score"], mode="markers", name=safe(status), text=text,
+            marker={"color": STATUS.get(str(status), GREY), "size": 8,
+                    "symbol": "circle" if status == "completed" else "circle-open"},
+        )  # fmt: skip
+    running = table["score"].cummax()
+    figure.add_scatter(
+        x=table["index"], y=running, mode="lines", name="best so far",
+        line={"color": INK, "width": 1.5, "shape": "hv"},
+    )  # fmt: skip
+    for name, level, color in _levels(findings):
+        figure.add_scatter(
+            x=[table["index"].min(), table["index"].max()], y=[level, level], mode="lines",
+            name=f"{name} {level:.3f}", line={"color": color, "dash": "dash", "width": 1.5},
+        )  # fmt: skip
+    return styled(figure, "Score by trial", "trial, in order of proposal", "validation score", 440)
+
+
+def _levels(findings: Findings) -> list[tuple[str, float, str]]:
+    levels = []
+    ceiling = (findings.board.meta["data"].get("ceiling") or {}).get("macro_f1")
+    if ceiling is not None:
+        levels.append(("Bayes ceiling (macro-F1)", float(ceiling), GREEN))
+    if findings.baseline:
+        levels.append(("baseline", float(findings.row(findings.baseline)["score"]), RED))
+    if findings.majority:
+        levels.append(("majority guess", findings.majority["score"], PURPLE))
+    return levels
+
+
+def importances(found: Importance) -> go.Figure | None:
+    """How much each setting, with its arguments, explains of the score."""
+    if not found.groups:
+        return None
+    names = list(found.groups)[:15][::-1]
+    means, spreads = zip(*(found.groups[name] for name in names), strict=True)
+    figure = go.Figure(
+        go.Bar(
+            x=means, y=[safe(n) for n in names], orientation="h", marker={"color": BLUE},
+            error_x={"type": "data", "array": spreads, "color": INK, "thickness": 1},
+        )
+    )  # fmt: skip
+    title = f"What mattered (R² on unseen trials {found.r2:.2f})"
+    return styled(figure, title, "fall of R² when shuffled", "", 120 + 30 * len(names))
+
+
+def effects(findings: Findings, found: Importance) -> list[go.Figure]:
+    """Score against each of the settings that matter most."""
+    table = findings.table[findings.table["score"].notna()]
+    names = [
+        name for name in found.groups if f"setting {name}" in table and found.groups[name][0] > 0
+    ]
+    return [_effect(table, name) for name in names[:EFFECTS]]
+
+
+def _effect(table: pd.DataFrame, name: str) -> go.Figure:
+    values = table[f"setting {name}"]
+    figure = go.Figure()
+    if is_number(values):
+        figure.add_scatter(x=values, y=table["score"], mode="markers", showlegend=False)
+        figure.data[0].marker = {
+            "color": [STATUS.get(s, GREY) for s in table["status"]], "size": 8, "opacity": 0.8,
+        }  # fmt: skip
+        if is_log(values):
+            figure.update_xaxes(type="log")
+    else:
+        order = table.groupby(f"setting {name}")["score"].median().sort_values().index
+        for option in order:
+            scores = table.loc[values == option, "score"]
+            figure.add_box(
+                y=scores, name=f"{safe(option)}<br>n={len(scores)}", boxpoints="all", jitter=0.4,
+                pointpos=0, marker={"color": BLUE, "size": 5}, line={"color": GREY, "width": 1},
+                fillcolor="rgba(86,180,233,0.15)", showlegend=False,
+            )  # fmt: skip
+    return styled(figure, f"Score by {safe(name)}", safe(name), "validation score", 380)
+
+
+def parallel_coordinates(findings: Findings, found: Importance) -> go.Figure | None:
+    """One line a trial through its settings to its score."""
+    table = findings.table[findings.table["score"].notna()]
+    ranked = [*found.groups, *varying(findings.board.records)]
+    names = [
+        n
+        for n in dict.fromkeys(ranked)
+        if f"setting {n}" in table and n not in ("seed", "fold") and _is_set_everywhere(table, n)
+    ][:DIMENSIONS]
+    if len(table) < 2 or not names:
+        return None
+    axes = [_axis(table[f"setting {name}"], name) for name in names]
+    score = table["score"].to_numpy()
+    axes.append({"label": "score", "values": score})
+    figure = go.Figure(
+        go.Parcoords(
+            dimensions=axes, labelfont={"size": 13}, tickfont={"size": 11},
+            line={"color": score, "colorscale": "Cividis", "showscale": False},
+        )
+    )  # fmt: skip
+    styled(figure, "Settings and score (drag along an axis to select)", "", "", 460)
+    return figure.update_layout(margin={"l": 90, "r": 60, "t": 90, "b": 30})
+
+
+def _is_set_everywhere(table: pd.DataFrame, name: str) -> bool:
+    values = table[f"setting {name}"]
+    return bool(values.notna().all() and values.nunique() > 1)
+
+
+def _axis(values: "pd.Series[Any]", name: str) -> dict[str, Any]:
+    label = safe(name)
+    if is_number(values):
+        numbers = values.to_numpy(np.float64)
+        if not is_log(values):
+            return {"label": label, "values": numbers}
+        ticks = np.linspace(np.log10(numbers.min()), np.log10(numbers.max()), 5)
+        text = [setting(float(10**tick)) for tick in ticks]
+        return {"label": label, "values": np.log10(numbers), "tickvals": ticks, "ticktext": text}
+    text = sorted({str(value) for value in values})
+    codes = [text.index(str(value)) for value in values]
+    shown = [safe(t) for t in text]
+    return {"label": label, "values": codes, "tickvals": list(range(len(text))), "ticktext": shown}
+
+
+def seconds_by_trial(findings: Findings) -> go.Figure | None:
+    """How long each trial took."""
+    table = findings.table[findings.table["seconds"] > 0].sort_values("index")
+    if table.empty:
+        return None
+    figure = go.Figure()
+    for status, part in table.groupby("status"):
+        color = STATUS.get(str(status), RED)
+        figure.add_bar(x=part["index"], y=part["seconds"], name=safe(status), marker_color=color)
+        figure.data[-1].text = [safe(trial) for trial in part["trial"]]
+        figure.data[-1].textposition = "none"
+    title = f"Time per trial (sum {table['seconds'].sum() / 3600:.2f} h)"
+    return styled(figure, title, "trial, in order of proposal", "seconds", 320)

@@ -1,0 +1,172 @@
+"""`python -m analysis.report RUN [--final]`: the page, the tables and the summary of a run."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analysis import ensemble as ens
+from analysis import final as sealed
+from analysis import tables
+from analysis.final import Look
+from analysis.findings import Findings, find, words
+from analysis.leaderboard import NAMES, candidates, read_board
+from analysis.statistics import Estimate
+from trainables.store import RunStore, replace_file
+
+NARROW = ("rank", "trial", "status", "score", "vs baseline", "accuracy", "uar")  # 80 columns
+
+
+def write_report(run: RunStore, final: bool = False) -> Path:
+    """Write RUN/report and return its page; `final` opens the sealed test split."""
+    return _write(*_investigate(run, final))
+
+
+def report_run(run: RunStore, console: Console, final: bool = False, top: int = tables.TOP) -> Path:
+    """Write RUN/report and print its summary; `final` opens the sealed test split."""
+    findings, look = _investigate(run, final)
+    path = _write(findings, look, top)
+    for line in summary(findings, look, top):
+        console.print(line)
+    console.print(Text(f"report: {path}"), soft_wrap=True)
+    return path
+
+
+def summary_tables(run: RunStore, top: int = tables.TOP) -> list[Table | Text]:
+    """The summary as rich renderables: sentences, the leaderboard, the ensemble."""
+    return summary(find(read_board(run)), None, top)
+
+
+def _investigate(run: RunStore, final: bool) -> tuple[Findings, Look | None]:
+    findings = find(read_board(run))
+    return findings, sealed.look(findings, sys.argv) if final else None
+
+
+def _write(findings: Findings, look: Look | None, top: int = tables.TOP) -> Path:
+    from analysis.page import render
+
+    board = findings.board
+    folder = board.run.root / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    tables.write_tables(board, findings.table, folder, _title(findings), top)
+    for name in ("ensemble.json", "ensemble_val.npz"):  # none of an earlier report may stay
+        (folder / name).unlink(missing_ok=True)
+    if findings.ensemble is not None:
+        ens.save(findings.ensemble, board.votes.pick(candidates(board)[0]), folder)
+    replace_file(folder / "index.html", render(findings, look).encode())
+    return folder / "index.html"
+
+
+def _title(findings: Findings) -> str:
+    meta = findings.board.meta
+    mark = " (synthetic data)" if meta["data"].get("is_synthetic") else ""
+    return f"Run {meta.get('name', findings.board.run.root.name)}{mark}"
+
+
+def summary(findings: Findings, look: Look | None, top: int) -> list[Table | Text]:
+    """What is printed at the end of a search."""
+    out: list[Table | Text] = []
+    if findings.board.meta["data"].get("is_synthetic"):
+        out.append(Text("SYNTHETIC DATA: these numbers say nothing about real faces", "bold"))
+    if findings.best is not None:
+        out.append(_leaderboard_table(findings, top))
+        out.append(_comparison_table(findings))
+    out += [Text(line) for line in words(findings)]
+    out += [Text(f"note: {line}") for line in findings.notes]
+    if look is not None:
+        out.append(_final_table(look))
+        out += [Text(f"note: {line}") for line in look.missing]
+    return out
+
+
+def _leaderboard_table(findings: Findings, top: int) -> Table:
+    table = Table(title=_title(findings), title_justify="left", box=SIMPLE)
+    for column in NARROW:
+        table.add_column(tables.SHOWN[column], no_wrap=True)
+    for _, row in tables.head(findings.table, top).iterrows():
+        style = "bold" if row["trial"] == findings.best else ""
+        table.add_row(*(Text(_short(row, column)) for column in NARROW), style=style)
+    return table
+
+
+def _short(row: "pd.Series[Any]", column: str) -> str:
+    """The cell, but the score without its interval, which would not fit 80 columns."""
+    if column == "vs baseline" and row["role"] == "baseline":
+        return "is the baseline"
+    text = tables.cell(row, column)
+    return text.partition(" [")[0] if column == "score" else text
+
+
+def _comparison_table(findings: Findings) -> Table:
+    """The ensemble beside the best single, the plain average, the baseline and the majority."""
+    table = Table(title="What stands beside what (score)", title_justify="left", box=SIMPLE)
+    for column in ("", "on images that did not choose", "on those that did"):
+        table.add_column(column)
+    ensemble, baseline = findings.ensemble, findings.baseline
+    if ensemble is not None:
+        labels = {
+            "ensemble": f"ensemble ({ensemble.method})",
+            "single": "best single",
+            "top": f"plain average of the best {len(ensemble.top)}",
+        }
+        for who, label in labels.items():
+            honest = ensemble.honest.get(who)
+            table.add_row(label, interval(honest), f"{ensemble.optimistic[who]:.3f}")
+    table.add_row("best single, corrected (BBC-CV)", interval(findings.corrected), "")
+    if baseline is not None:
+        table.add_row("baseline", tables.cell(findings.row(baseline), "score"), "")
+    if findings.majority is not None:
+        table.add_row("always the commonest class", f"{findings.majority['score']:.3f}", "")
+    return table
+
+
+def interval(estimate: Estimate | None) -> str:
+    """A value with its interval, where it has one."""
+    if estimate is None:
+        return "–"
+    if np.isnan(estimate.low):
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _final_table(look: Look) -> Table:
+    title = f"Sealed test split, {look.images} images; earlier looks: {look.earlier_looks}"
+    table = Table(title=title, title_justify="left", box=SIMPLE)
+    columns = list(dict.fromkeys(name for row in look.scores.values() for name in row))
+    for column in ("", *(NAMES.get(name, name) for name in columns), "lead over baseline"):
+        table.add_column(column)
+    for who, measures in look.scores.items():
+        cells = [interval(measures.get(name)) for name in columns]
+        table.add_row(who, *cells, interval(look.leads.get(who)))
+    return table
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the report of a run and print its summary."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.report", description=main.__doc__)
+    parser.add_argument("run", type=Path, help="the folder of a run, such as runs/smoke")
+    parser.add_argument(
+        "--final", action="store_true", help="open the sealed test split and write the look down"
+    )
+    parser.add_argument("--top", type=int, default=tables.TOP, help="rows of the summary")
+    args = parser.parse_args(argv)
+    if args.top < 1:
+        parser.error(f"--top {args.top}: at least 1")
+    try:
+        report_run(RunStore.open(args.run), Console(), args.final, args.top)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
