@@ -35,14 +35,13 @@ class Objective:
         out = model(batch.images)
         weights = batch.targets @ self.class_weights
         parts = {"emotion_loss": (self.emotion(out.logits.float(), batch.targets) * weights).mean()}
-        total = parts["emotion_loss"]
+        total = parts["emotion_loss"] + out.penalty
         if self.au_weight and out.au_logits is not None:
             parts["au_loss"] = self.au(out.au_logits.float(), batch.aus).mean()
             total = total + self.au_weight * parts["au_loss"]
         if self.region_weight and out.au_maps is not None and batch.regions is not None:
             parts["region_loss"] = region_loss(out.au_maps.float(), batch.regions, batch.aus).mean()
             total = total + self.region_weight * parts["region_loss"]
-        total = total + model.penalty()
         return total, {name: value.detach() for name, value in parts.items()}
 
 
@@ -51,7 +50,7 @@ class Feed:
     """Training images as batches: whole on the device when they fit, else from the memory map."""
 
     split: Split
-    images: Tensor  # uint8 (N, 3, S, S), on the device or (memory-mapped) on the CPU
+    images: Tensor | NDArray[np.uint8]  # (N, 3, S, S): on the device, or memory-mapped
     targets: Tensor  # (N, K)
     aus: Tensor  # (N, A)
     regions: Tensor | None  # (A, R, R), the same template for every image
@@ -60,13 +59,13 @@ class Feed:
     device: torch.device
 
     def batches(self, order: NDArray[np.int64], generator: Generator) -> Iterator[Batch]:
-        """The images in this order, augmented; a last batch of one image is left out (batch norm)."""
+        """The images in this order, augmented; a last batch of one is left out (batch norm)."""
         rows = torch.from_numpy(order)
         for chosen in rows.split(self.batch_size):
             if len(chosen) == 1:
                 return
-            images = self.images[chosen.to(self.images.device)].to(self.device, non_blocking=True)
             at = chosen.to(self.device)
+            images = self._take(chosen, at)
             regions = self.regions
             if regions is not None:
                 regions = regions.expand(len(at), *regions.shape)
@@ -74,6 +73,12 @@ class Feed:
             for transform in self.transforms:
                 batch = transform(batch, generator)
             yield batch
+
+    def _take(self, chosen: Tensor, at: Tensor) -> Tensor:
+        """uint8 images (N, 3, S, S) on the device; `at` is `chosen` on the device."""
+        if isinstance(self.images, Tensor):
+            return self.images[at]
+        return torch.from_numpy(self.images[chosen.numpy()]).to(self.device, non_blocking=True)
 
 
 def train_epoch(

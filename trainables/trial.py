@@ -43,15 +43,11 @@ def run_trial(store: TrialStore, data: Path) -> Iterator[Row]:
     Raises FloatingPointError when the loss is not finite, ValueError for a contradictory
     configuration; the caller files the failure.
     """
-    config = store.config()
-    seed_everything(config.seed, "weights")
-    check_rebalancing(config)
-    bundle = cache.load(data)
-    trial = Training(config, bundle)
+    trial = Training(store.config(), cache.load(data))
     row = trial.resume(store)
     if row is not None:
         yield row
-    while trial.epoch < config.epochs:
+    while trial.epoch < trial.config.epochs:
         row = trial.run_epoch()
         trial.save(store, row)
         yield row
@@ -68,6 +64,8 @@ class Training:
     """The state of one trial between epochs: model, average, optimiser, epoch."""
 
     def __init__(self, config: TrialConfig, bundle: DataBundle) -> None:
+        check_rebalancing(config)
+        seed_everything(config.seed, "weights")
         self.config, self.bundle, self.epoch, self.seconds = config, bundle, 0, 0.0
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         has_aus = bool(bundle.au_names)
@@ -247,9 +245,9 @@ def _feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> Feed
         config.region_weight > 0 or config.mix.name == "cutmix"
     )
     regions = torch.from_numpy(region_maps(bundle.au_names, REGION_SIZE)) if uses_regions else None
-    images = torch.from_numpy(np.asarray(train.images))
-    if device.type == "cuda" and images.nbytes < 0.5 * torch.cuda.mem_get_info()[0]:
-        images = images.to(device)
+    images: Tensor | NDArray[np.uint8] = train.images
+    if device.type == "cuda" and train.images.nbytes < 0.5 * torch.cuda.mem_get_info()[0]:
+        images = torch.from_numpy(np.array(train.images)).to(device)
     transforms = (
         AUGMENTS[config.augment.name](**config.augment.args),
         MIXERS[config.mix.name](**config.mix.args),

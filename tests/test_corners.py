@@ -1,0 +1,32 @@
+"""Every part of every space, at both ends of every range, builds and takes a training step."""
+
+import pytest
+
+from spaces.catalog import NAMES, find
+from spaces.tiers import TIERS, at_tier, baseline
+from trainables.config import TrialConfig
+from trainables.data import cache
+from trainables.trial import Training
+
+
+def corners() -> dict[str, TrialConfig]:
+    found: dict[str, TrialConfig] = {}
+    tier = TIERS["tiny"]
+    for name in NAMES:
+        space = at_tier(find(name), tier).fixed({"image_size": 48})
+        for flat in (baseline(space, tier), space.defaults(), *space.corners()):
+            config = TrialConfig.from_flat({**flat, "batch_size": 8})
+            found.setdefault(config.trial_id, config)
+    return found
+
+
+CORNERS = corners()
+
+
+@pytest.mark.parametrize("config", CORNERS.values(), ids=CORNERS)
+def test_corner_builds_and_steps(config: TrialConfig, faces) -> None:
+    training = Training(config, cache.load(faces))
+    before = [p.detach().clone() for p in training.model.parameters()]
+    assert training.train_on(16) == 16
+    assert any(not (a == b).all() for a, b in zip(before, training.model.parameters(), strict=True))
+    assert all(p.isfinite().all() for p in training.model.parameters())
