@@ -67,6 +67,7 @@ def prepare(
     if not SMALLEST <= image_size <= LARGEST:
         raise ValueError(f"image size {image_size} is not within {SMALLEST} to {LARGEST}")
     aus.named_vocabulary(au_vocabulary)  # a typo is told now, not after minutes of decoding
+    aus.encode([], (), au_null)
     make = _faces_plan if loaders.is_faces(source) else _listing_plan
     plan = make(source, image_size, (au_vocabulary, au_null), progress)
     root = cache_root or default_root()

@@ -10,8 +10,8 @@ import json
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich import markup
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table

@@ -114,7 +114,8 @@ def _deal(
     for g in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
         held = np.bincount(labels[members[g]], minlength=len(classes))
         # What is still lacked, as a share of the quota; an overfull split is never chosen first.
-        lack = ((need / share) * held).sum(1) - 1e3 * np.maximum(held - need, 0).sum(1)
+        over = np.maximum(held - np.maximum(need, 0), 0).sum(1)
+        lack = ((need / share) * held).sum(1) - 1e3 * over
         pick = int(lack.argmax())
         need[pick] -= held
         out[members[g]] = SPLITS[pick]

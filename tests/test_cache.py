@@ -1,0 +1,431 @@
+"""The decoded cache: found again, safe to share, checked, and sealed."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from trainables import metrics
+from trainables.data import aus, cache, entry, faces, ingest, splits
+
+SIZE = 16
+
+
+def draw(path: Path, seed: int, pixels: int = 24) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
+    cell = np.ones((pixels // 6, pixels // 6, 1), np.uint8)
+    cv2.imwrite(str(path), np.kron(coarse, cell))
+    return path
+
+
+def class_folders(root: Path, count: int = 8) -> Path:
+    for k, name in enumerate(["angry", "glad", "sad"]):
+        for seed in range(count):
+            draw(root / name / f"{seed}.png", seed + 100 * k)
+    return root
+
+
+def rafce(root: Path, splits_: str = "0011220") -> Path:
+    code = list(enumerate(splits_))
+    for k, _ in code:
+        draw(root / "aligned" / f"{k:04d}_aligned.jpg", k)
+    (root / "RAFCE_emolabel.txt").write_text("\n".join(f"{k:04d}.jpg {k % 2}" for k, _ in code))
+    (root / "RAFCE_partition.txt").write_text("\n".join(f"{k:04d}.jpg {c}" for k, c in code))
+    (root / "RAFCE_AUlabel.txt").write_text(
+        "0000.jpg 1+L12\n0001.jpg null\n0002.jpg 12\n0003.jpg 9\n0004.jpg 12+1\n0006.jpg 12+1+foo\n"
+    )
+    votes = [f"{k:04d}.jpg 1 0 0 3 0 0" for k, _ in code if k != 4]
+    (root / "distribution.txt").write_text(" \n".join(votes))
+    return root
+
+
+@pytest.fixture
+def prepared(tmp_path) -> Path:
+    return cache.prepare(str(rafce(tmp_path / "data")), SIZE, cache_root=tmp_path / "cache")
+
+
+def test_arrays_hold_what_the_files_say(prepared):
+    bundle = cache.load(prepared)
+    assert bundle.train.ids == ("0000.jpg", "0001.jpg", "0006.jpg")
+    assert bundle.val.ids == ("0004.jpg", "0005.jpg")
+    assert bundle.test.ids == ("0002.jpg", "0003.jpg")
+    assert bundle.train.labels.tolist() == [0, 1, 0]
+    assert bundle.au_names == ("AU1", "AU12")  # of train, twice each; 9 is of test
+    assert bundle.train.aus.tolist() == [[1, 1], [-1, -1], [1, 1]]
+    assert bundle.val.aus.tolist() == [[1, 1], [-1, -1]]  # 0005 is not in the AU file
+    assert (bundle.train.labels.dtype, bundle.train.aus.dtype) == (np.int64, np.int8)
+    assert bundle.name == "RAF-CE"
+    assert bundle.components is not None
+    assert "foo" in " ".join(bundle.notes)
+
+
+def test_images_are_memory_mapped_rgb(prepared, tmp_path):
+    images = cache.load(prepared).train.images
+    assert isinstance(images, np.memmap)
+    assert not images.flags.writeable
+    assert (images.shape, images.dtype) == ((3, 3, SIZE, SIZE), np.uint8)
+    file = cv2.imread(str(tmp_path / "data" / "aligned" / "0006_aligned.jpg"))[..., ::-1]
+    small = cv2.resize(file, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    assert np.abs(images[2].astype(int) - small.transpose(2, 0, 1)).max() <= 2
+
+
+def test_votes_are_kept_where_there_are_any_and_never_of_test(prepared):
+    bundle = cache.load(prepared)
+    assert bundle.train.distributions is not None
+    assert bundle.train.distributions[0].tolist() == [0.25, 0, 0, 0.75, 0, 0]
+    assert bundle.val.distributions is not None
+    assert bundle.val.distributions[0].tolist() == [0] * 6  # 0004 has no votes
+    assert bundle.test.distributions is None  # they tell the label
+
+
+def test_test_is_sealed_until_it_is_unsealed(prepared):
+    bundle = cache.load(prepared)
+    assert bundle.test.labels.tolist() == [-1, -1]
+    assert bundle.test.aus.tolist() == [[-1, -1], [-1, -1]]
+    labels, units = cache.unseal(prepared)
+    assert labels.tolist() == [0, 1]
+    assert units.tolist() == [[0, 1], [0, 0]]
+
+
+def test_load_never_opens_the_sealed_files(prepared):
+    for name in ("test_labels.npy", "test_aus.npy"):
+        path = prepared / name
+        path.write_bytes(bytes(path.stat().st_size))  # right size, no sense
+    cache.load(prepared)
+    with pytest.raises(cache.CacheDamaged, match="test_labels"):
+        cache.unseal(prepared)
+
+
+def test_second_call_finds_the_entry_and_decodes_nothing(tmp_path, monkeypatch):
+    source, root = str(class_folders(tmp_path / "data")), tmp_path / "cache"
+    path = cache.prepare(source, SIZE, cache_root=root)
+    monkeypatch.setattr(ingest, "decode_all", None)
+    assert cache.prepare(source, SIZE, cache_root=root) == path
+    assert [p.name for p in root.iterdir()] == [path.name]  # nothing half-built is left
+
+
+def test_key_follows_all_that_is_asked(tmp_path):
+    source, root = rafce(tmp_path / "data"), tmp_path / "cache"
+
+    def fingerprint(**options):
+        asked = {"image_size": SIZE, "cache_root": root} | options
+        return cache.load(cache.prepare(str(source), **asked)).fingerprint
+
+    first = fingerprint()
+    seen = {first, fingerprint(image_size=24), fingerprint(au_vocabulary="1,9"),
+            fingerprint(au_null="zeros")}  # fmt: skip
+    (source / "RAFCE_AUlabel.txt").write_text("0000.jpg 1+12\n0006.jpg 12\n")
+    seen.add(fingerprint())
+    draw(source / "aligned" / "0003_aligned.jpg", 99)
+    seen.add(fingerprint())
+    assert len(seen) == 6
+    (source / "notes.txt").write_text("no part of the data")
+    assert fingerprint() in seen
+
+
+def test_fingerprint_does_not_depend_on_the_place(tmp_path):
+    class_folders(tmp_path / "one" / "faces")
+    shutil.copytree(tmp_path / "one" / "faces", tmp_path / "two" / "faces")
+    shutil.copytree(tmp_path / "one" / "faces", tmp_path / "other name")
+    paths = [
+        cache.prepare(str(tmp_path / place), SIZE, cache_root=tmp_path / "cache")
+        for place in ("one/faces", "two/faces", "other name")
+    ]
+    bundles = [cache.load(path) for path in paths]
+    assert paths[0] == paths[1]
+    assert len({b.fingerprint for b in bundles}) == 1
+    assert [b.name for b in bundles] == ["faces", "faces", "other name"]
+
+
+def test_null_lines_count_as_no_au_when_asked(tmp_path):
+    path = cache.prepare(
+        str(rafce(tmp_path / "data")), SIZE, cache_root=tmp_path / "cache", au_null="zeros"
+    )
+    assert cache.load(path).train.aus.tolist() == [[1, 1], [0, 0], [1, 1]]
+
+
+def test_a_preset_vocabulary_tells_of_aus_never_shown(tmp_path):
+    path = cache.prepare(
+        str(rafce(tmp_path / "data")), SIZE, cache_root=tmp_path, au_vocabulary="plan18"
+    )
+    bundle = cache.load(path)
+    assert bundle.au_names == aus.PLAN_18
+    assert "AU45" in " ".join(bundle.notes)
+
+
+def test_splits_are_made_once_and_told(tmp_path):
+    source = class_folders(tmp_path / "data", count=10)
+    shutil.copy(source / "sad" / "0.png", source / "sad" / "copy.png")
+    bundle = cache.load(cache.prepare(str(source), SIZE, cache_root=tmp_path / "cache"))
+    side = {name: s for s in ("train", "val", "test") for name in getattr(bundle, s).ids}
+    assert side["sad/0.png"] == side["sad/copy.png"]
+    assert bundle.class_counts().min() >= 6
+    assert "no split train, val, test: made here" in " ".join(bundle.notes)
+
+
+def test_a_picture_in_two_official_splits_is_told(tmp_path):
+    source = rafce(tmp_path / "data")
+    flipped = cv2.imread(str(source / "aligned" / "0000_aligned.jpg"))[:, ::-1]
+    cv2.imwrite(str(source / "aligned" / "0002_aligned.jpg"), flipped)
+    bundle = cache.load(cache.prepare(str(source), SIZE, cache_root=tmp_path / "cache"))
+    assert "0000.jpg (train) = 0002.jpg (test)" in " ".join(bundle.notes)
+
+
+def test_a_set_too_small_for_a_test_split_has_an_empty_one(tmp_path):
+    source = class_folders(tmp_path / "data", count=4)
+    bundle = cache.load(cache.prepare(str(source), SIZE, cache_root=tmp_path / "cache"))
+    assert [len(s) for s in (bundle.train, bundle.val, bundle.test)] == [6, 6, 0]
+    assert bundle.test.images.shape == (0, 3, SIZE, SIZE)
+
+
+def test_cache_lies_where_xdg_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    path = cache.prepare(str(class_folders(tmp_path / "data")), SIZE)
+    assert path.parent == tmp_path / "xdg" / "fer-search"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the standard has these ignored
+    assert cache.default_root() == Path.home() / ".cache" / "fer-search"
+
+
+def test_data_folder_is_left_as_it_was(tmp_path):
+    source = class_folders(tmp_path / "data")
+    before = sorted((p, p.stat().st_mtime_ns) for p in source.rglob("*"))
+    cache.prepare(str(source), SIZE, cache_root=tmp_path / "cache")
+    assert sorted((p, p.stat().st_mtime_ns) for p in source.rglob("*")) == before
+
+
+PREPARE = "import sys; from pathlib import Path; from trainables.data import cache; " \
+    "print(cache.prepare(sys.argv[1], 16, cache_root=Path(sys.argv[2])))"  # fmt: skip
+
+
+def test_processes_that_build_at_once_agree(tmp_path):
+    source = class_folders(tmp_path / "data", count=40)
+    command = [sys.executable, "-c", PREPARE, str(source), str(tmp_path / "cache")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = {process.communicate()[0].strip() for process in both}
+    assert [process.returncode for process in both] == [0, 0]
+    assert [str(p) for p in (tmp_path / "cache").iterdir()] == list(said)
+    assert len(cache.load(Path(said.pop())).train) == 72
+
+
+def test_the_loser_of_a_race_discards_its_copy(tmp_path):
+    source, root = str(class_folders(tmp_path / "data")), tmp_path / "cache"
+    winner = cache.prepare(source, SIZE, cache_root=tmp_path / "winner")
+    build = entry.write
+
+    def slow(*args):
+        build(*args)
+        shutil.copytree(winner, root / winner.name)  # while we wrote, another process was first
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "write", slow)
+        path = cache.prepare(source, SIZE, cache_root=root)
+    assert list(root.iterdir()) == [path]
+    cache.load(path)
+
+
+@pytest.mark.parametrize("name", ["train_images.npy", "val_labels.npy", "ids.json", "meta.json",
+                                  "test_images.npy", "test_labels.npy"])  # fmt: skip
+@pytest.mark.parametrize("harm", ["cut", "gone", "changed"])
+def test_damage_is_seen_and_mended(prepared, tmp_path, name, harm):
+    path = prepared / name
+    data = path.read_bytes()
+    path.unlink()
+    if harm == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    if harm == "changed":
+        path.write_bytes(data[:-5] + bytes([data[-5] ^ 255]) + data[-4:])
+    if (name, harm) != ("test_labels.npy", "changed"):  # sealed: only its size is looked at
+        with pytest.raises(cache.CacheDamaged):
+            cache.load(prepared)
+    again = cache.prepare(str(tmp_path / "data"), SIZE, cache_root=tmp_path / "cache")
+    assert again == prepared
+    assert cache.load(again).train.labels.tolist() == [0, 1, 0]
+    assert cache.unseal(again)[0].tolist() == [0, 1]
+    assert list(again.parent.iterdir()) == [again]
+
+
+def test_a_large_file_is_checked_all_over(tmp_path):
+    path = tmp_path / "large"
+    path.write_bytes(bytes(2_000_000))
+    whole = entry._checksum(path)
+    for place in (0, 1_000_000, 1_999_999):
+        with path.open("r+b") as file:
+            file.seek(place - place % 4096 if 0 < place < 1_999_999 else place)
+            file.write(b"\1" * 40_000)
+        assert entry._checksum(path) != whole
+        path.write_bytes(bytes(2_000_000))
+
+
+def test_no_entry_is_not_damage(tmp_path):
+    with pytest.raises(FileNotFoundError, match="cache.prepare"):
+        cache.load(tmp_path / "nothing")
+
+
+def test_what_a_killed_builder_left_is_swept_away(tmp_path):
+    import os
+
+    root = tmp_path / "cache"
+    for name, age in (("old", 2e5), ("fresh", 0)):
+        left = root / f".building-{name}"
+        left.mkdir(parents=True)
+        os.utime(left, (left.stat().st_mtime - age,) * 2)
+    cache.prepare(str(class_folders(tmp_path / "data")), SIZE, cache_root=root)
+    assert [p.name for p in root.glob(".building-*")] == [".building-fresh"]
+
+
+def test_all_images_that_cannot_be_used_are_named_at_once(tmp_path):
+    source = class_folders(tmp_path / "data")
+    (source / "sad" / "0.png").write_bytes(b"")
+    (source / "sad" / "1.png").write_text("hello")
+    whole = (source / "sad" / "2.png").read_bytes()
+    (source / "sad" / "2.png").write_bytes(whole[:-30])
+    (source / "sad" / "3.png").unlink()
+    (source / "sad" / "3.png").symlink_to("nowhere.png")
+    with pytest.raises(ValueError, match="4 of 24 images") as error:
+        cache.prepare(str(source), SIZE, cache_root=tmp_path / "cache")
+    for said in (
+        "0.png (empty file)",
+        "1.png (not an image)",
+        "2.png (",
+        "3.png (missing)",
+        "doctor",
+    ):
+        assert said in str(error.value)
+    assert list((tmp_path / "cache").iterdir()) == []  # nothing half-built is left
+
+
+def test_one_image_in_two_classes_is_refused_by_name(tmp_path):
+    source = class_folders(tmp_path / "data")
+    shutil.copy(source / "sad" / "0.png", source / "glad" / "x.png")
+    with pytest.raises(
+        ValueError, match="'glad/x.png' and 'sad/0.png' are the same image"
+    ) as error:
+        cache.prepare(str(source), SIZE, cache_root=tmp_path / "cache")
+    assert "'glad' and 'sad'" in str(error.value)
+
+
+def test_classes_of_copies_of_one_picture_cannot_be_validated(tmp_path):
+    for name, seed in (("sad", 0), ("glad", 1)):
+        for k in range(5):
+            draw(tmp_path / "data" / name / f"{k}.png", seed)
+    with pytest.raises(ValueError, match="too few different images for a validation split"):
+        cache.prepare(str(tmp_path / "data"), SIZE, cache_root=tmp_path / "cache")
+
+
+def test_an_au_file_that_is_none_is_refused(tmp_path):
+    source = rafce(tmp_path / "data")
+    lines = [f"{k:04d}.jpg happy" for k in range(7)]
+    (source / "RAFCE_AUlabel.txt").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match="only 0 of 7 AU lines"):
+        cache.prepare(str(source), SIZE, cache_root=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"image_size": 8}, "image size 8"),
+        ({"image_size": 5000}, "image size 5000"),
+        ({"au_vocabulary": "plan19"}, "unknown AU vocabulary 'plan19'"),
+        ({"au_null": "zero"}, "unknown null policy 'zero'"),
+        ({"source": "faces:10"}, "asked for 10 faces"),
+        ({"source": "faces:300:odd"}, "unknown difficulty"),
+        ({"source": "nowhere"}, "no such file or folder"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_told_before_any_work(tmp_path, options, said):
+    asked = {"source": str(class_folders(tmp_path / "data")), "image_size": SIZE} | options
+    with pytest.raises(ValueError, match=said):
+        cache.prepare(cache_root=tmp_path / "cache", **asked)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_full_disk_is_told_before_it_is_full(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match="needs 0.1 GiB of disk.*set XDG_CACHE_HOME"):
+        cache.prepare(str(class_folders(tmp_path / "data")), SIZE, cache_root=tmp_path / "cache")
+
+
+def test_too_little_memory_is_told_before_it_is_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_memory", lambda: 1000)
+    with pytest.raises(MemoryError, match="ask for fewer or smaller images"):
+        cache.prepare("faces:200", SIZE, cache_root=tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="cannot write to the cache.*set XDG_CACHE_HOME"):
+        cache.prepare(
+            str(class_folders(tmp_path / "data")), SIZE, cache_root=tmp_path / "file" / "x"
+        )
+
+
+def test_progress_counts_to_the_end(tmp_path):
+    told: list[tuple[str, int, int]] = []
+    cache.prepare(
+        str(class_folders(tmp_path / "data")),
+        SIZE,
+        lambda *step: told.append(step),
+        cache_root=tmp_path / "cache",
+    )
+    assert [step for step in told if step[1] == step[2]] == [("read", 24, 24), ("decode", 24, 24)]
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory) -> Path:
+    return cache.prepare("faces:200:easy", SIZE, cache_root=tmp_path_factory.mktemp("faces"))
+
+
+def test_embedded_faces_are_those_of_the_generator(embedded):
+    bundle = cache.load(embedded)
+    spec = faces.FacesSpec(200, SIZE, 0, "easy")
+    people = {person.id: person for person in faces.draw_people(spec)}
+    who = people[bundle.val.ids[3]]
+    picture = faces.render_face(who, spec).transpose(2, 0, 1)
+    assert (bundle.val.images[3] == picture).all()
+    assert bundle.val.labels[3] == who.label
+    assert (
+        bundle.val.aus[3].tolist() == aus.encode([aus.parse(who.text)], bundle.au_names)[0].tolist()
+    )
+    assert bundle.is_synthetic
+    assert (bundle.test.labels == -1).all()
+    assert len(cache.unseal(embedded)[0]) == len(bundle.test) == 40
+
+
+def test_ceiling_is_over_the_classes_that_are_optimised(embedded):
+    bundle = cache.load(embedded)
+    kept = np.flatnonzero(metrics.supported(bundle.val.labels, 14))
+    prior = np.bincount(np.concatenate([bundle.train.labels, bundle.val.labels,
+                                        cache.unseal(embedded)[0]]))  # fmt: skip
+    expected = faces.bayes_ceiling("easy", prior, classes=kept.tolist())
+    assert dict(bundle.ceiling) == pytest.approx(expected)
+    assert set(bundle.ceiling) == {"accuracy", "uar", "macro_f1"}
+
+
+def test_key_of_the_faces_follows_generator_and_spec(monkeypatch):
+    def key(source="faces:200", size=SIZE):
+        return cache._faces_plan(source, size, ("auto", "mask"), None).key
+
+    keys = {key(), key("faces:201"), key("faces:200:hard"), key(size=24)}
+    monkeypatch.setattr(cache, "_generator", lambda: "a change in render.py")
+    assert len(keys | {key()}) == 5
+    assert key("faces") == key("faces:2000:medium")
+
+
+def test_files_hold_no_pickles(prepared):
+    for path in prepared.glob("*.npy"):
+        np.load(path, allow_pickle=False)
+    assert json.loads((prepared / "meta.json").read_text())["body"]["name"] == "RAF-CE"
+
+
+def test_split_version_is_part_of_the_key(tmp_path, monkeypatch):
+    source = str(class_folders(tmp_path / "data"))
+    before = cache._listing_plan(source, SIZE, ("auto", "mask"), None).key
+    monkeypatch.setattr(splits, "VERSION", splits.VERSION + 1)
+    assert cache._listing_plan(source, SIZE, ("auto", "mask"), None).key != before
