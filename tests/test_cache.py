@@ -1,6 +1,7 @@
 """The decoded cache: found again, safe to share, checked, and sealed."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -9,40 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from small_data import class_folders, draw, rafce
 
-from trainables import metrics
-from trainables.data import aus, cache, entry, faces, ingest, splits
+from trainables.data import aus, cache, entry, ingest, splits
 
 SIZE = 16
-
-
-def draw(path: Path, seed: int, pixels: int = 24) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
-    cell = np.ones((pixels // 6, pixels // 6, 1), np.uint8)
-    cv2.imwrite(str(path), np.kron(coarse, cell))
-    return path
-
-
-def class_folders(root: Path, count: int = 8) -> Path:
-    for k, name in enumerate(["angry", "glad", "sad"]):
-        for seed in range(count):
-            draw(root / name / f"{seed}.png", seed + 100 * k)
-    return root
-
-
-def rafce(root: Path, splits_: str = "0011220") -> Path:
-    code = list(enumerate(splits_))
-    for k, _ in code:
-        draw(root / "aligned" / f"{k:04d}_aligned.jpg", k)
-    (root / "RAFCE_emolabel.txt").write_text("\n".join(f"{k:04d}.jpg {k % 2}" for k, _ in code))
-    (root / "RAFCE_partition.txt").write_text("\n".join(f"{k:04d}.jpg {c}" for k, c in code))
-    (root / "RAFCE_AUlabel.txt").write_text(
-        "0000.jpg 1+L12\n0001.jpg null\n0002.jpg 12\n0003.jpg 9\n0004.jpg 12+1\n0006.jpg 12+1+foo\n"
-    )
-    votes = [f"{k:04d}.jpg 1 0 0 3 0 0" for k, _ in code if k != 4]
-    (root / "distribution.txt").write_text(" \n".join(votes))
-    return root
 
 
 @pytest.fixture
@@ -268,8 +240,6 @@ def test_no_entry_is_not_damage(tmp_path):
 
 
 def test_what_a_killed_builder_left_is_swept_away(tmp_path):
-    import os
-
     root = tmp_path / "cache"
     for name, age in (("old", 2e5), ("fresh", 0)):
         left = root / f".building-{name}"
@@ -277,93 +247,6 @@ def test_what_a_killed_builder_left_is_swept_away(tmp_path):
         os.utime(left, (left.stat().st_mtime - age,) * 2)
     cache.prepare(str(class_folders(tmp_path / "data")), SIZE, cache_root=root)
     assert [p.name for p in root.glob(".building-*")] == [".building-fresh"]
-
-
-def test_all_images_that_cannot_be_used_are_named_at_once(tmp_path):
-    source = class_folders(tmp_path / "data")
-    (source / "sad" / "0.png").write_bytes(b"")
-    (source / "sad" / "1.png").write_text("hello")
-    whole = (source / "sad" / "2.png").read_bytes()
-    (source / "sad" / "2.png").write_bytes(whole[:-30])
-    (source / "sad" / "3.png").unlink()
-    (source / "sad" / "3.png").symlink_to("nowhere.png")
-    with pytest.raises(ValueError, match="4 of 24 images") as error:
-        cache.prepare(str(source), SIZE, cache_root=tmp_path / "cache")
-    for said in (
-        "0.png (empty file)",
-        "1.png (not an image)",
-        "2.png (",
-        "3.png (missing)",
-        "doctor",
-    ):
-        assert said in str(error.value)
-    assert list((tmp_path / "cache").iterdir()) == []  # nothing half-built is left
-
-
-def test_one_image_in_two_classes_is_refused_by_name(tmp_path):
-    source = class_folders(tmp_path / "data")
-    shutil.copy(source / "sad" / "0.png", source / "glad" / "x.png")
-    with pytest.raises(
-        ValueError, match="'glad/x.png' and 'sad/0.png' are the same image"
-    ) as error:
-        cache.prepare(str(source), SIZE, cache_root=tmp_path / "cache")
-    assert "'glad' and 'sad'" in str(error.value)
-
-
-def test_classes_of_copies_of_one_picture_cannot_be_validated(tmp_path):
-    for name, seed in (("sad", 0), ("glad", 1)):
-        for k in range(5):
-            draw(tmp_path / "data" / name / f"{k}.png", seed)
-    with pytest.raises(ValueError, match="too few different images for a validation split"):
-        cache.prepare(str(tmp_path / "data"), SIZE, cache_root=tmp_path / "cache")
-
-
-def test_an_au_file_that_is_none_is_refused(tmp_path):
-    source = rafce(tmp_path / "data")
-    lines = [f"{k:04d}.jpg happy" for k in range(7)]
-    (source / "RAFCE_AUlabel.txt").write_text("\n".join(lines))
-    with pytest.raises(ValueError, match="only 0 of 7 AU lines"):
-        cache.prepare(str(source), SIZE, cache_root=tmp_path / "cache")
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"image_size": 8}, "image size 8"),
-        ({"image_size": 5000}, "image size 5000"),
-        ({"au_vocabulary": "plan19"}, "unknown AU vocabulary 'plan19'"),
-        ({"au_null": "zero"}, "unknown null policy 'zero'"),
-        ({"source": "faces:10"}, "asked for 10 faces"),
-        ({"source": "faces:300:odd"}, "unknown difficulty"),
-        ({"source": "nowhere"}, "no such file or folder"),
-    ],
-)
-def test_what_cannot_be_asked_for_is_told_before_any_work(tmp_path, options, said):
-    asked = {"source": str(class_folders(tmp_path / "data")), "image_size": SIZE} | options
-    with pytest.raises(ValueError, match=said):
-        cache.prepare(cache_root=tmp_path / "cache", **asked)
-    assert not (tmp_path / "cache").exists()
-
-
-def test_a_full_disk_is_told_before_it_is_full(tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(OSError, match="needs 0.1 GiB of disk.*set XDG_CACHE_HOME"):
-        cache.prepare(str(class_folders(tmp_path / "data")), SIZE, cache_root=tmp_path / "cache")
-
-
-def test_too_little_memory_is_told_before_it_is_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "_memory", lambda: 1000)
-    with pytest.raises(MemoryError, match="ask for fewer or smaller images"):
-        cache.prepare("faces:200", SIZE, cache_root=tmp_path)
-
-
-def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match="cannot write to the cache.*set XDG_CACHE_HOME"):
-        cache.prepare(
-            str(class_folders(tmp_path / "data")), SIZE, cache_root=tmp_path / "file" / "x"
-        )
 
 
 def test_progress_counts_to_the_end(tmp_path):
@@ -375,47 +258,6 @@ def test_progress_counts_to_the_end(tmp_path):
         cache_root=tmp_path / "cache",
     )
     assert [step for step in told if step[1] == step[2]] == [("read", 24, 24), ("decode", 24, 24)]
-
-
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory) -> Path:
-    return cache.prepare("faces:200:easy", SIZE, cache_root=tmp_path_factory.mktemp("faces"))
-
-
-def test_embedded_faces_are_those_of_the_generator(embedded):
-    bundle = cache.load(embedded)
-    spec = faces.FacesSpec(200, SIZE, 0, "easy")
-    people = {person.id: person for person in faces.draw_people(spec)}
-    who = people[bundle.val.ids[3]]
-    picture = faces.render_face(who, spec).transpose(2, 0, 1)
-    assert (bundle.val.images[3] == picture).all()
-    assert bundle.val.labels[3] == who.label
-    assert (
-        bundle.val.aus[3].tolist() == aus.encode([aus.parse(who.text)], bundle.au_names)[0].tolist()
-    )
-    assert bundle.is_synthetic
-    assert (bundle.test.labels == -1).all()
-    assert len(cache.unseal(embedded)[0]) == len(bundle.test) == 40
-
-
-def test_ceiling_is_over_the_classes_that_are_optimised(embedded):
-    bundle = cache.load(embedded)
-    kept = np.flatnonzero(metrics.supported(bundle.val.labels, 14))
-    prior = np.bincount(np.concatenate([bundle.train.labels, bundle.val.labels,
-                                        cache.unseal(embedded)[0]]))  # fmt: skip
-    expected = faces.bayes_ceiling("easy", prior, classes=kept.tolist())
-    assert dict(bundle.ceiling) == pytest.approx(expected)
-    assert set(bundle.ceiling) == {"accuracy", "uar", "macro_f1"}
-
-
-def test_key_of_the_faces_follows_generator_and_spec(monkeypatch):
-    def key(source="faces:200", size=SIZE):
-        return cache._faces_plan(source, size, ("auto", "mask"), None).key
-
-    keys = {key(), key("faces:201"), key("faces:200:hard"), key(size=24)}
-    monkeypatch.setattr(cache, "_generator", lambda: "a change in render.py")
-    assert len(keys | {key()}) == 5
-    assert key("faces") == key("faces:2000:medium")
 
 
 def test_files_hold_no_pickles(prepared):

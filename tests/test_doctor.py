@@ -5,20 +5,13 @@ import shutil
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
+from small_data import draw
 
 from trainables.data import cache, doctor
 from trainables.data.diagnosis import diagnose
 
 WIKIMEDIA = Path(__file__).parents[2] / "shared" / "data" / "wikimedia42"
-
-
-def draw(path: Path, seed: int) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
-    cv2.imwrite(str(path), np.kron(coarse, np.ones((8, 8, 1), np.uint8)))
-    return path
 
 
 def rafce(root: Path, count: int = 12) -> Path:
@@ -47,7 +40,7 @@ def test_a_sound_data_set_by_hand(tmp_path):
     assert found.aus.support["AU12"] == {"train": 4, "val": 0, "test": 0}
     assert found.aus.unknown == {"foo": 1}
     assert found.aus.vocabulary == ("AU1", "AU12")
-    assert found.files.sizes == {"48 x 48": 12}
+    assert found.files.sizes == {"24 x 24": 12}
 
 
 def break_all(root: Path) -> Path:

@@ -2,21 +2,13 @@
 
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
+from small_data import draw
 
 from trainables.data import cache, folders, listing, loaders, manifest, rafce
 from trainables.data.tables import CLASS_NAMES
 
 WIKIMEDIA = Path(__file__).parents[2] / "shared" / "data" / "wikimedia42"
-
-
-def draw(path: Path, seed: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
-    cv2.imwrite(str(path), np.kron(coarse, np.ones((4, 4, 1), np.uint8)))
-    return path
 
 
 def test_class_folders_without_splits(tmp_path):
