@@ -1,9 +1,11 @@
 """Before a search starts: the space fitted to the data, checked, sized, and its time estimated."""
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -12,7 +14,7 @@ from spaces.space import Choice, Space, Value
 from spaces.tiers import TIERS, Tier, at_tier
 from trainables.config import Part, TrialConfig, check_rebalancing
 from trainables.data.bundle import DataBundle
-from trainables.registry import unknown
+from trainables.registry import Registry, unknown
 
 AU_ATTENTION = ("au_spatial", "au_cross")
 COMPOUND_HEADS = ("additive", "additive_residual")
@@ -32,6 +34,11 @@ def fit_to_data(space: Space, bundle: DataBundle) -> tuple[Space, list[str]]:
     return space, notes
 
 
+def with_constants(space: Space, constants: Mapping[str, Value]) -> Space:
+    """The space with the command line's constants, which do not overrule a space that says more."""
+    return Space(space.name, {**constants, **space.settings})
+
+
 def check_space(space: Space) -> None:
     """Build every corner of the space as a configuration. Raises LookupError or ValueError."""
     for flat in (space.defaults(), *space.corners()):
@@ -39,7 +46,7 @@ def check_space(space: Space) -> None:
 
 
 def check_settings(flat: Mapping[str, Value]) -> None:
-    """Raise LookupError, TypeError or ValueError unless a trial could be built from the settings."""
+    """Raise LookupError, TypeError or ValueError unless a trial can be built from the settings."""
     from trainables.attention import ATTENTIONS
     from trainables.augment import AUGMENTS, MIXERS
     from trainables.backbones import check_backbone
@@ -49,7 +56,7 @@ def check_settings(flat: Mapping[str, Value]) -> None:
     from trainables.schedules import ORDERS, SCHEDULES
 
     config = TrialConfig.from_flat(flat)
-    registries = {
+    registries: dict[str, Registry[Any]] = {
         "attention": ATTENTIONS,
         "fusion": FUSIONS,
         "head": HEADS,
@@ -141,8 +148,6 @@ def space_table(space: Space) -> Table:
 
 def measure_epoch(flat: Mapping[str, Value], data: Path, steps: int = 4) -> float:
     """Seconds an epoch of this configuration takes on one worker, from a few measured steps."""
-    import time
-
     import torch
 
     from trainables.data import cache

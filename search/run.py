@@ -5,132 +5,53 @@ python -m search.run --space sprint2
 
 import argparse
 import os
-import platform
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from trainables.cli import Parser, run_command
+from search.job import ETA, Job, again, open_store, run_folder
+from search.options import parser
+from trainables.cli import run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from search.cluster import Cluster, Resources
     from search.core import Search
-    from search.driver import Cluster, Resources
-    from search.plan import Sizes
     from spaces.space import Space
-    from trainables.data.bundle import DataBundle
     from trainables.store import RunStore
 
-ETA = 3  # a rung keeps the best third
-PACKAGES = ("torch", "timm", "ray", "optuna", "numpy", "pandas", "scikit-learn")
-
-
-def parser() -> Parser:
-    p = Parser(
-        prog="python -m search.run",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    p.add_argument(
-        "--space", required=True, help="smoke, sprint1, sprint2, or a .py file with SPACE"
-    )
-    what = p.add_argument_group("what is trained on")
-    what.add_argument(
-        "--data",
-        default="faces",
-        metavar="SOURCE",
-        help="faces[:N[:DIFFICULTY]] (embedded, synthetic; the default), or a folder "
-        "(RAF-CE, RAF-DB, class folders) or a CSV/TSV manifest",
-    )
-    what.add_argument(
-        "--weights",
-        default="none",
-        help="none (from scratch), package (installed "
-        "offline weights), hub (lets timm download), or a file",
-    )
-    what.add_argument(
-        "--aus",
-        default="auto",
-        metavar="VOCABULARY",
-        help="auto (from the data), plan18, or a list such as 1,2,4,12",
-    )
-    size = p.add_argument_group("how large")
-    size.add_argument(
-        "--tier",
-        help="tiny, mid or large: which networks, image size, epochs and "
-        "trials (default: tiny on embedded data or without a GPU, else mid)",
-    )
-    size.add_argument("--trials", type=int)
-    size.add_argument("--epochs", type=int)
-    size.add_argument("--image-size", type=int, metavar="PIXELS")
-    how = p.add_argument_group("how it searches")
-    how.add_argument("--sampler", default="tpe", help="tpe, random, gp, cmaes or nsga2")
-    how.add_argument(
-        "--metric",
-        default="score",
-        help="score: macro-F1 of the classes with enough "
-        "validation images; or macro_f1_all, accuracy, uar",
-    )
-    how.add_argument("--seed", type=int, default=0)
-    where = p.add_argument_group("where it runs")
-    where.add_argument("--inline", action="store_true", help="in this process, without Ray")
-    where.add_argument("--address", help="of a running Ray cluster, or auto")
-    where.add_argument("--gpus-per-trial", type=float, help="default: 1 where there is a GPU")
-    where.add_argument("--cpus-per-trial", type=float, default=1)
-    where.add_argument("--no-dashboard", action="store_true")
-    run = p.add_argument_group("the run")
-    run.add_argument("--name", help="of the run's folder (default: space and time)")
-    run.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER")
-    run.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on with the run of that name, or with the latest of this space",
-    )
-    run.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print the space, the plan and the time it will take; start nothing",
-    )
-    return p
+Join = Callable[[], "Cluster | None"]  # waits for Ray; None when the search runs in this process
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(arguments)
+    args = parser().parse(arguments)
     from rich.console import Console
 
-    from search import plan
-    from spaces.catalog import find
+    from spaces.catalog import NAMES, find
 
     console = Console()
+    if args.space is None:
+        raise ValueError(
+            f"--space is missing; known: {', '.join(NAMES)}, or the path of a .py file"
+        )
     space = find(args.space)
     _check_names(args)
-    local = None if args.address else _local_gpus()
-    sizes = plan.choose_sizes(
-        args.tier, args.data, local or 0, args.image_size, args.epochs, args.trials
-    )
-    root = _run_folder(args, space.name)
-    with _cluster(args, console) as cluster:
-        data, bundle = _prepare_data(args, sizes.image_size, console)
-        constants = {"seed": args.seed, "weights": args.weights}
-        space = plan.with_constants(sizes.space(space), constants)
-        space, notes = plan.fit_to_data(space, bundle)
-        plan.check_space(space)
-        _announce(console, args, sizes, bundle, notes)
+    root = run_folder(args, space.name)
+    with _cluster(args) as cluster:
+        job = _prepare(args, space, root, cluster, console)
         if args.dry_run:
-            return _dry_run(console, args, space, sizes, data, bundle)
-        store = _open_store(args, root, space, sizes, data, bundle)
-        finished = _search(args, store, space, sizes, data, cluster(), console)
+            return _dry_run(job, cluster, console)
+        store = open_store(job)
+        finished = _search(job, store, cluster, console)
     if not finished:
-        console.print(f"interrupted; go on with: {_again(args, root)}")
+        console.print(f"interrupted; what is done is kept. Go on with:\n  {again(job)}")
         return 130
-    _report(store, console)
+    from analysis.report import report_run
+
+    report_run(store, console)
     return 0
 
 
@@ -153,86 +74,170 @@ def _check_names(args: argparse.Namespace) -> None:
         )
 
 
-def _local_gpus() -> int:
-    """GPUs of this machine, counted without importing torch."""
-    from ray._private.accelerators import NvidiaGPUAcceleratorManager  # placeholder
+@contextmanager
+def _cluster(args: argparse.Namespace) -> Iterator[Join]:
+    """Ray, starting beside other work, ended with the block; nothing where it is not needed."""
+    if args.inline or args.dry_run:
+        yield lambda: None
+        return
+    from search.cluster import ray_in_background
 
-    return NvidiaGPUAcceleratorManager.get_current_node_num_accelerators()
-
-
-def _run_folder(args: argparse.Namespace, space: str) -> Path:
-    """Where the run is or will be. Raises FileExistsError or FileNotFoundError when that is wrong."""
-    runs: Path = args.runs
-    if args.resume:
-        return _existing_run(runs, args.name, space)
-    name = args.name or f"{space}-{datetime.now():%Y%m%d-%H%M%S}"
-    if not name or Path(name).name != name or name in (".", ".."):
-        raise ValueError(f"--name '{name}' is not a folder name; use --runs to say where it lies")
-    root = runs / name
-    if root.exists() and any(root.iterdir()):
-        raise FileExistsError(f"'{root}' exists; give another --name, or --resume to go on with it")
-    return root
+    with ray_in_background(address=args.address, dashboard=not args.no_dashboard) as join:
+        yield join
 
 
-def _existing_run(runs: Path, name: str | None, space: str) -> Path:
-    from trainables.store import RunStore
+def _gpus(args: argparse.Namespace, cluster: Join) -> int:
+    """GPUs that trials can use: of the cluster joined, else of this machine."""
+    if args.address and (there := cluster()):
+        return int(there.gpus)
+    import torch
 
-    if name:
-        return RunStore.open(runs / name).root
-    found = [p.parent for p in runs.glob("*/run.json")]
-    mine = [p for p in found if RunStore(p).meta()["space"]["name"] == space]
-    if not mine:
-        raise FileNotFoundError(f"nothing to resume: no run of space '{space}' in '{runs}'")
-    return max(mine, key=lambda p: RunStore(p).meta()["started"])
+    return torch.cuda.device_count()
 
 
-def _prepare_data(
-    args: argparse.Namespace, image_size: int, console: "Console"
-) -> tuple[Path, "DataBundle"]:
-    """The decoded data set, from the cache or made now under a progress bar."""
-    from rich.progress import Progress
-
+def _prepare(
+    args: argparse.Namespace, space: "Space", root: Path, cluster: Join, console: "Console"
+) -> Job:
+    """Data decoded, space fitted to it and checked: all that can be refused is refused here."""
+    from search import plan
     from trainables.data import cache
 
+    sizes = plan.choose_sizes(
+        args.tier, args.data, _gpus(args, cluster), args.image_size, args.epochs, args.trials
+    )
+    plan.check_space(sizes.space(space))
+    with _progress(console) as show:
+        data = cache.prepare(args.data, sizes.image_size, show, au_vocabulary=args.aus)
+    bundle = cache.load(data)
+    constants = {"seed": args.seed, "weights": args.weights, "metric": args.metric}
+    fitted, notes = plan.fit_to_data(plan.with_constants(sizes.space(space), constants), bundle)
+    plan.check_space(fitted)
+    job = Job(args, root, fitted, sizes, data, bundle)
+    _announce(job, notes, console)
+    return job
+
+
+@contextmanager
+def _progress(console: "Console") -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for each stage that is reported to it."""
+    from rich.progress import Progress, TaskID
+
     with Progress(console=console, transient=True) as bar:
-        task: dict[str, Any] = {}
+        tasks: dict[str, TaskID] = {}
 
         def show(stage: str, done: int, total: int) -> None:
-            if stage not in task:
-                task[stage] = bar.add_task(stage, total=total)
-            bar.update(task[stage], completed=done, total=total)
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
 
-        path = cache.prepare(args.data, image_size, show, au_vocabulary=args.aus)
-    return path, cache.load(path)
+        yield show
 
 
-def _announce(
-    console: "Console",
-    args: argparse.Namespace,
-    sizes: "Sizes",
-    bundle: "DataBundle",
-    notes: Sequence[str],
-) -> None:
+def _announce(job: Job, notes: Sequence[str], console: "Console") -> None:
     """What was chosen, and what the user should know of the data."""
-    sizes_text = f"train {len(bundle.train)}, validation {len(bundle.val)}, test {len(bundle.test)}"
+    bundle, sizes, args = job.bundle, job.sizes, job.args
     console.print(
-        f"[bold]data[/] {bundle.name}: {sizes_text}; {len(bundle.class_names)} classes, "
-        f"{len(bundle.au_names)} action units, {bundle.image_size} px"
+        f"[bold]data[/]     {bundle.name}: train {len(bundle.train)}, validation "
+        f"{len(bundle.val)}, test {len(bundle.test)} (sealed); {len(bundle.class_names)} "
+        f"classes, {len(bundle.au_names)} action units",
+        highlight=False,
     )
-    if bundle.ceiling:
-        ceiling = bundle.ceiling
+    if bundle.is_synthetic:
         console.print(
-            f"[bold]ceiling[/] of a perfect reader of the AUs: macro-F1 "
-            f"{ceiling['macro_f1']:.3f}, accuracy {ceiling['accuracy']:.3f}"
+            "[bold yellow]synthetic[/] procedural faces: results say nothing about real ones"
+        )
+    if bundle.ceiling:
+        console.print(
+            f"[bold]ceiling[/]  of a perfect reader of the action units: macro-F1 "
+            f"{bundle.ceiling['macro_f1']:.3f}, accuracy {bundle.ceiling['accuracy']:.3f}"
         )
     console.print(
-        f"[bold]tier[/] {sizes.tier.name}: {sizes.trials} trials of up to {sizes.epochs} "
-        f"epochs; sampler {args.sampler}, seed {args.seed}, metric {args.metric}"
+        f"[bold]tier[/]     {sizes.tier.name}: {sizes.trials} trials of up to "
+        f"{sizes.epochs} epochs at {sizes.image_size} px (--tier, --trials, --epochs, "
+        f"--image-size); sampler {args.sampler}, seed {args.seed}",
+        highlight=False,
     )
     if args.weights == "none" and sizes.tier.name != "tiny":
-        console.print(
-            "[yellow]note[/] training from scratch; --weights hub or FILE starts from "
-            "pretrained weights"
-        )
+        notes = [*notes, "training starts from scratch; --weights hub or a file is much better"]
     for note in (*bundle.notes, *notes):
-        console.print(f"[yellow]note[/] {note}", highlight=False)
+        console.print(f"[yellow]note[/]     {note}", highlight=False)
+
+
+def _resources(job: Job, cluster: "Cluster") -> "Resources":
+    """What a trial gets. Raises ValueError when that is more than there is."""
+    from search.cluster import Resources, count_workers
+
+    gpus = job.args.gpus_per_trial
+    if gpus is None:
+        gpus = 1.0 if cluster.gpus else 0.0
+    resources = Resources(job.args.cpus_per_trial, gpus)
+    count_workers(resources, cluster.cpus, cluster.gpus)
+    return resources
+
+
+def _make_search(job: Job, store: "RunStore") -> "Search":
+    from search import plan
+    from search.asha import Asha
+    from search.core import Search
+    from search.proposer import OptunaProposer
+    from spaces.tiers import baseline
+
+    sizes, args = job.sizes, job.args
+    first = baseline(job.space, sizes.tier)
+    anchors = [("baseline", first), ("default", job.space.defaults())]
+    proposer = OptunaProposer(
+        job.space, args.sampler, args.seed, sizes.trials, anchors, validate=plan.check_settings
+    )
+    return Search(store, proposer, Asha(sizes.epochs, sizes.first_rung, ETA), sizes.trials)
+
+
+def _search(job: Job, store: "RunStore", cluster: Join, console: "Console") -> bool:
+    """Run every trial of the budget; False when the user interrupted."""
+    from search.monitor import Monitor
+    from trainables.trial import run_trial
+
+    there = cluster()
+    resources = _resources(job, there) if there else None
+    dashboard = there.dashboard if there else ""
+    if there:
+        console.print(
+            f"[bold]ray[/]      {there.cpus:g} CPUs, {there.gpus:g} GPUs; dashboard "
+            f"{dashboard or 'off'} {there.note and f'({there.note})'}",
+            highlight=False,
+        )
+        store.update_meta(dashboard=dashboard)
+    search = _make_search(job, store)
+    monitor = Monitor(search, job.sizes.trials, job.sizes.epochs, console, dashboard)
+    if resources is None:
+        from search.inline import run_inline
+
+        finished = run_inline(search, job.data, run_trial, monitor)
+    else:
+        from search.driver import run_ray
+
+        finished = run_ray(search, job.data, run_trial, resources, monitor)
+    if finished:
+        store.update_meta(finished=datetime.now().astimezone().isoformat(timespec="seconds"))
+    return finished
+
+
+def _dry_run(job: Job, cluster: Join, console: "Console") -> int:
+    """Print what would be done and how long it would take."""
+    from search import plan
+    from search.asha import Asha
+
+    cpus = os.cpu_count() or 1
+    gpus = _gpus(job.args, cluster)
+    asha = Asha(job.sizes.epochs, job.sizes.first_rung, ETA)
+    console.print(f"[bold]machine[/]  {cpus} CPUs, {gpus} GPUs", highlight=False)
+    seconds = plan.measure_epoch(job.space.defaults(), job.data)
+    epochs = asha.expected_epochs(job.sizes.trials) * job.sizes.trials
+    workers = 1 if job.args.inline else max(1, gpus or int(cpus // job.args.cpus_per_trial))
+    plan.describe_plan(
+        console, job.space, job.sizes, list(asha.milestones), seconds, epochs, workers
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -11,15 +11,11 @@ MISTAKES = (ValueError, LookupError, TypeError, OSError, MemoryError)  # of the 
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that names the nearest known flag or choice and exits with 2."""
+    """An argument parser whose `parse` names the nearest known flag, and exits with 2."""
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)  # type: ignore[arg-type]  # passed through
-
-    def parse_args(
-        self, args: Sequence[str] | None = None, namespace: None = None
-    ) -> argparse.Namespace:  # type: ignore[override]  # one signature is enough here
-        found, rest = self.parse_known_args(args, namespace)
+    def parse(self, arguments: Sequence[str] | None) -> argparse.Namespace:
+        self.allow_abbrev = False
+        found, rest = self.parse_known_args(arguments)
         if rest:
             flags = [f for action in self._actions for f in action.option_strings]
             self.error(unknown("flag", rest[0].partition("=")[0], flags))

@@ -77,7 +77,7 @@ class Training:
             len(bundle.basic_names),
         )
         layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
-        self.model = model.to(self.device, memory_format=layout)
+        self.model = model.to(self.device).to(memory_format=layout)
         self.average = Average(self.model, config.ema)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(model, config.lr, config.head_lr_multiplier, config.weight_decay)
