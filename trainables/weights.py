@@ -23,7 +23,6 @@ State = dict[str, Tensor]
 
 MATCH_NEEDED = 0.9
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "module", "backbone", "net")
-PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.", "net.")
 
 
 @dataclass(frozen=True)
@@ -192,17 +191,21 @@ def _hub_state(name: str) -> State:
 
 def _fitted(state: State, net: Any, own: State) -> State:
     """The state without wrapper prefixes, and position embeddings for the network's grid."""
-    for _ in PREFIXES:
-        for prefix in PREFIXES:
-            bare = {k.removeprefix(prefix): v for k, v in state.items()}
-            if len(own.keys() & bare.keys()) > len(own.keys() & state.keys()):
-                state = bare
+    state = _without_prefix(state, own)
     here, there = own.get("pos_embed"), state.get("pos_embed")
     if here is not None and there is not None and here.ndim == 3 and here.shape != there.shape:
         grid: list[int] = list(net.patch_embed.grid_size)
         prefix_tokens = here.shape[1] - grid[0] * grid[1]
         state["pos_embed"] = resample_abs_pos_embed(there, grid, num_prefix_tokens=prefix_tokens)
     return state
+
+
+def _without_prefix(state: State, own: State) -> State:
+    """The state without what stands before the names of the network ("module.backbone.", ...)."""
+    first = next(iter(own), "")
+    prefixes = sorted({"", *(k.removesuffix(first) for k in state if k.endswith(first))})
+    best = max(prefixes, key=lambda prefix: sum(prefix + k in state for k in own))
+    return {k.removeprefix(best): v for k, v in state.items()}
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -1,0 +1,95 @@
+"""Backbones: which maps are taken, what is refused, what is left out."""
+
+import pytest
+import timm
+import torch
+from timm.layers import DropPath
+
+from trainables.backbones import _pick, build_backbone, check_backbone
+
+
+def test_pyramid_gives_its_last_three_scales() -> None:
+    assert _pick([32, 16, 16, 8, 4, 4]) == ([2, 3, 5], True)
+
+
+def test_transformer_gives_three_blocks_spread_over_its_depth() -> None:
+    assert _pick([4] * 12) == ([3, 7, 11], False)
+    assert _pick([4] * 3) == ([0, 1, 2], False)
+
+
+def test_too_shallow_a_network_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 feature maps"):
+        _pick([4, 4])
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_convnext", "test_vit"])
+def test_no_classifier_is_left(name: str) -> None:
+    whole = timm.create_model(name)
+    head = set(dict(whole.named_parameters())) - set(
+        dict(build_backbone(name, 64).net.named_parameters())
+    )
+    assert {n for n in head if whole.default_cfg["classifier"] in n}
+
+
+def test_maps_are_those_of_the_whole_network() -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone("test_resnet", 64).eval()
+    torch.manual_seed(0)
+    whole = timm.create_model("test_resnet").eval()
+    images = torch.randn(2, 3, 64, 64)
+    for mine, theirs in zip(
+        backbone(images), whole.forward_intermediates(images)[1][-3:], strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_last_map_of_a_transformer_is_its_normed_output() -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone("test_vit", 64).eval()
+    torch.manual_seed(0)
+    whole = timm.create_model("test_vit", img_size=64).eval()
+    images = torch.randn(2, 3, 64, 64)
+    tokens = whole.forward_features(images)[:, whole.num_prefix_tokens :]
+    torch.testing.assert_close(backbone(images)[-1].flatten(2).transpose(1, 2), tokens)
+
+
+def test_patches_need_not_divide_the_image() -> None:
+    backbone = build_backbone("vit_tiny_patch16_224", 60)
+    assert backbone(torch.rand(1, 3, 60, 60))[-1].shape[2:] == (3, 3)
+
+
+def test_backbone_carries_the_normalisation_it_was_trained_with() -> None:
+    assert build_backbone("test_vit", 64).mean == (0.5, 0.5, 0.5)
+    assert build_backbone("mobilenetv3_small_050", 64).mean == pytest.approx((0.485, 0.456, 0.406))
+
+
+def test_drop_path_goes_to_networks_that_have_it() -> None:
+    modules = build_backbone("test_convnext", 64, 0.3).modules()
+    rates = [m.drop_prob for m in modules if isinstance(m, DropPath)]
+    assert max(rates) == pytest.approx(0.3)
+
+
+def test_drop_path_is_refused_where_there_is_none() -> None:
+    with pytest.raises(ValueError, match="ghostnet_050' has no drop path"):
+        build_backbone("ghostnet_050", 64, 0.1)
+
+
+def test_unknown_name_is_told_briefly_with_what_is_near() -> None:
+    with pytest.raises(LookupError, match="Did you mean 'resnet50'") as caught:
+        check_backbone("resnett50")
+    assert len(str(caught.value)) < 200
+
+
+def test_unknown_pretraining_is_refused() -> None:
+    check_backbone("resnet50.a1_in1k")
+    with pytest.raises(
+        LookupError, match="unknown weights 'a1_in2k' of resnet50; known: .*a1_in1k"
+    ):
+        check_backbone("resnet50.a1_in2k")
+
+
+def test_unknown_argument_is_refused() -> None:
+    with pytest.raises(LookupError, match="takes no arguments, but got: width"):
+        check_backbone("test_vit", ["width"])
+    with pytest.raises(LookupError, match="Did you mean 'width'"):
+        check_backbone("small_resnet", ["widht"])
