@@ -64,11 +64,13 @@ def run_toy(store: TrialStore, data: Path) -> Iterator[Row]:
 
 
 def fault(kind: str, store: TrialStore) -> None:
-    """Raise always, or kill the process the first time this trial comes here."""
+    """Raise or kill the process, always or the first time this trial comes here."""
     if kind == "raise":
         raise RuntimeError("a bug at this epoch")
     if kind == "die" and store.read("died") is None:
         store.write("died", b"")
+        os._exit(7)
+    if kind == "die_always":
         os._exit(7)
     if kind == "interrupt" and store.read("died") is None:
         store.write("died", b"")

@@ -1,0 +1,156 @@
+"""Ray Tune as a front: what is on record after bugs, dead workers and interrupts."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from test_core import recomputed
+from toy import EPOCHS, flat, quality, run_toy, start
+
+from search.driver import Resources, allowed_ahead, count_workers, dotted_name, run_ray, start_ray
+from search.worker import use_threads
+from trainables.config import TrialConfig
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        yield start_ray(cpus=2, gpus=0, dashboard=False)
+        ray.shutdown()
+
+
+class Interrupter:
+    """An observer that presses Ctrl-C once so many rows are on record."""
+
+    def __init__(self, search, rows):
+        self.search, self.rows = search, rows
+
+    def start(self): ...
+
+    def update(self):
+        if self.rows and sum(map(len, self.search.rows.values())) >= self.rows:
+            self.rows = 0
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def stop(self): ...
+
+
+def assert_sound(search):
+    """No epoch is missing, doubled or wrong, and the rungs are those of the histories."""
+    for record in search.store.records():
+        config, rows = TrialConfig.from_flat(record.config), record.history
+        assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
+        for row in rows:
+            assert row["score"] == pytest.approx(quality(config) * row["epoch"] / EPOCHS)
+    assert search.asha.rungs == recomputed(search)
+
+
+@pytest.mark.slow
+def test_bugs_and_dead_workers_are_outcomes_and_the_rest_goes_on(cluster, tmp_path):
+    anchors = [
+        ("baseline", flat(lr=1e-5)),  # the worst there is
+        ("default", flat(weights="raise", fold=1)),
+        ("default", flat(weights="die", fold=4, lr=1e-2, loss="focal", seed=2)),  # the best
+    ]
+    search = start(tmp_path, budget=12, anchors=anchors)
+    assert run_ray(search, tmp_path, run_toy)
+    baseline, raised, died, *others = search.store.records()
+    assert baseline.result.status == "completed"
+    assert (raised.result.status, raised.result.epoch) == ("failed", 0)
+    assert raised.result.error == "RuntimeError: a bug at this epoch"
+    assert "in fault" in search.store.trial(raised.id).read("error.txt").decode()
+    assert died.result.status == "completed"
+    assert search.store.trial(died.id).read("attempt") == b"2"
+    assert len({row["pid"] for row in died.history}) == 2
+    assert len(others) == 9
+    assert {record.result.status for record in others} == {"completed", "stopped"}
+    assert_sound(search)
+
+
+@pytest.mark.slow
+def test_a_trial_that_kills_every_worker_fails_and_says_so(cluster, tmp_path):
+    anchors = [("baseline", flat(weights="die_always", fold=2))]
+    search = start(tmp_path, budget=2, anchors=anchors)
+    assert run_ray(search, tmp_path, run_toy)
+    killer, other = search.store.records()
+    assert killer.result.error == "its worker was lost 3 times"
+    assert [row["epoch"] for row in killer.history] == [1]
+    assert other.result.status == "completed"
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_is_taken_up_again(cluster, tmp_path):
+    search = start(tmp_path, budget=8)
+    assert not run_ray(search, tmp_path, run_toy, observer=Interrupter(search, 12))
+    unfinished = [r.id for r in search.store.records() if r.result is None]
+    assert unfinished
+    resumed = start(tmp_path, budget=8)
+    assert resumed.backlog == unfinished
+    assert run_ray(resumed, tmp_path, run_toy)
+    assert len(resumed.results) == 8
+    assert_sound(resumed)
+
+
+@pytest.mark.slow
+def test_ray_is_asked_for_no_more_than_there_is(cluster, tmp_path):
+    assert (cluster.cpus, cluster.gpus, cluster.dashboard) == (2, 0, "")
+    with pytest.raises(ValueError, match="asks for 1 GPUs, but there are 0"):
+        run_ray(start(tmp_path), tmp_path, run_toy, Resources(gpus_per_trial=1))
+
+
+@pytest.mark.parametrize(
+    ("resources", "cpus", "gpus", "workers"),
+    [
+        (Resources(), 2, 0, 2),
+        (Resources(cpus_per_trial=1.5), 4, 0, 2),
+        (Resources(cpus_per_trial=0.1), 1, 0, 10),
+        (Resources(gpus_per_trial=1), 16, 4, 4),
+        (Resources(gpus_per_trial=0.5), 16, 4, 8),
+        (Resources(gpus_per_trial=0.4), 16, 4, 8),  # a share of a GPU does not span two
+        (Resources(gpus_per_trial=2), 16, 5, 2),
+        (Resources(cpus_per_trial=8, gpus_per_trial=0.25), 16, 4, 2),
+        (Resources(max_concurrent=3), 8, 0, 3),
+        (Resources(max_concurrent=30), 8, 0, 8),
+    ],
+)
+def test_workers_are_as_many_as_fit(resources, cpus, gpus, workers):
+    assert count_workers(resources, cpus, gpus) == workers
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        (Resources(cpus_per_trial=8), "asks for 8 CPUs, but there are 4; lower --cpus-per-trial"),
+        (Resources(gpus_per_trial=4), "asks for 4 GPUs, but there are 2; lower --gpus-per-trial"),
+        (Resources(gpus_per_trial=1.5), "only whole GPUs"),
+        (Resources(cpus_per_trial=0), "more than 0 CPUs"),
+        (Resources(gpus_per_trial=-1), "no fewer than 0 GPUs"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_numbers(resources, message):
+    with pytest.raises(ValueError, match=message):
+        count_workers(resources, 4, 2)
+
+
+def test_trials_in_reserve_shrink_once_all_workers_have_answered():
+    assert [allowed_ahead(4, False, seen) for seen in (0, 3, 4, 5)] == [8, 8, 5, 5]
+    assert allowed_ahead(4, True, 0) == 4
+
+
+def test_a_trial_function_must_be_importable():
+    assert dotted_name(run_toy) == "toy:run_toy"
+    with pytest.raises(ValueError, match="top of a module"):
+        dotted_name(lambda store, data: iter(()))
+
+
+def test_a_worker_takes_as_many_threads_as_its_trial_has_cpus(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delitem(__import__("sys").modules, "torch", raising=False)
+    use_threads(0.5)
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+    use_threads(3.0)
+    assert os.environ["OMP_NUM_THREADS"] == "3"
