@@ -1,5 +1,6 @@
 """What the cache refuses, and what it says then."""
 
+import os
 import shutil
 
 import pytest
@@ -29,6 +30,21 @@ def test_all_images_that_cannot_be_used_are_named_at_once(tmp_path):
     ):
         assert said in str(error.value)
     assert list((tmp_path / "cache").iterdir()) == []  # nothing half-built is left
+
+
+def test_empty_files_are_not_taken_for_one_image(tmp_path):
+    source = class_folders(tmp_path / "data")
+    for name in ("sad", "glad"):
+        (source / name / "0.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="2 of 24 images.*empty file"):
+        cache.prepare(str(source), SIZE, cache_root=tmp_path / "cache")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    source = class_folders(tmp_path / "data")
+    os.mkfifo(source / "sad" / "pipe.png")
+    with pytest.raises(ValueError, match=r"pipe.png \(not a file\)"):
+        cache.prepare(str(source), SIZE, cache_root=tmp_path / "cache")
 
 
 def test_one_image_in_two_classes_is_refused_by_name(tmp_path):

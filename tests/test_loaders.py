@@ -63,7 +63,12 @@ def test_rafce_partition_read_the_other_way_round_is_warned_of(tmp_path):
 def test_rafce_without_an_au_file_has_no_aus(tmp_path):
     found = loaders.read(rafce(tmp_path, "0001.jpg 0", "0001.jpg 0"))
     assert found.rows[0].aus is None
-    assert "no action units" in " ".join(found.notes)
+    assert "is not there: no action units" in " ".join(found.notes)
+
+
+def test_an_au_file_of_other_images_is_told(tmp_path):
+    found = loaders.read(rafce(tmp_path, "0001.jpg 0", "0001.jpg 0", "0002.jpg 12"))
+    assert "knows none of the images" in " ".join(found.notes)
 
 
 def test_rafce_votes_become_shares(tmp_path):

@@ -91,9 +91,7 @@ def _listing_plan(
     found = loaders.read(source)
     listing.check(found)
     digests = ingest.in_threads(ingest.digest, found.rows, "read", progress)
-    contradictions = ingest.contradictions(found, digests)
-    if contradictions:
-        raise ValueError(f"data set '{found.name}': {listing.several(contradictions)}")
+    listing.refuse(found, ingest.contradictions(found, digests))
 
     def build(folder: Path, progress: Progress | None) -> tuple[Content, Pixels]:
         staging = folder / STAGING
@@ -158,7 +156,6 @@ def _room(root: Path, plan: _Plan, size: int) -> None:
     free = shutil.disk_usage(root).free
     if need > free:
         raise OSError(
-            errno.ENOSPC,
             f"'{plan.name}' at {size} px needs {need / 2**30:.1f} GiB of disk while it is built, "
             f"'{root}' has {free / 2**30:.1f}: make room, set XDG_CACHE_HOME, or lower the size",
         )
@@ -170,7 +167,6 @@ def _memory() -> int:
 
 def _unwritable(root: Path, error: OSError) -> OSError:
     return OSError(
-        error.errno,
         f"cannot write to the cache '{root}' ({error.strerror}): set XDG_CACHE_HOME to a folder "
         "that you may write to",
     )
@@ -194,7 +190,6 @@ def _build(path: Path, plan: _Plan, progress: Progress | None) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise OSError(
-            error.errno,
             f"the disk of the cache '{path.parent}' ran full while '{plan.name}' was built: make "
             "room, or set XDG_CACHE_HOME",
         ) from error

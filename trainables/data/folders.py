@@ -96,7 +96,7 @@ def _nested(folder: Path, base: Path) -> list[str]:
         f"'{deep.relative_to(base).as_posix()}' lies a level too deep: move its files up, into the "
         "class folder"
         for deep in _folders(folder)
-        if any(is_image_name(p) for p in deep.rglob("*"))
+        if _has_image(deep)
     ]
 
 

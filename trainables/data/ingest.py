@@ -6,6 +6,7 @@ Pixels never pile up: each image goes from its file to its place on disk.
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from trainables.data.listing import SPLITS, Listing, Row, components_of, several
 from trainables.data.tables import BASIC_NAMES, CLASS_NAMES
 
 Progress = Callable[[str, int, int], None]  # what is done, how many of them, of how many
+_MOST_BYTES = 256 << 20  # of an image file: a video put there by mistake is not read whole
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -58,22 +60,31 @@ def in_threads(
 
 
 def digest(row: Row) -> str:
-    """Hash of the file's content; empty where it cannot be read."""
+    """Hash of the file's content; empty where there is none to read."""
     try:
-        return hashlib.sha256(row.path.read_bytes()).hexdigest()
-    except OSError:
+        return hashlib.sha256(_content(row.path)).hexdigest()
+    except images.Unreadable:
         return ""
 
 
 def decode_row(row: Row, size: int | None) -> images.Pixels:
     """The image of a row. Raises Unreadable."""
+    return images.decode(_content(row.path), size)
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file that may be an image. Raises Unreadable."""
     try:
-        data = row.path.read_bytes()
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):  # reading a pipe would wait for ever
+            raise images.Unreadable("not a file")
+        if not 0 < about.st_size <= _MOST_BYTES:
+            raise images.Unreadable("too large for an image" if about.st_size else "empty file")
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise images.Unreadable("missing") from error
-    except OSError as error:
-        raise images.Unreadable(error.strerror or str(error)) from error
-    return images.decode(data, size)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in a name
+        raise images.Unreadable(str(error)) from error
 
 
 def decode_all(

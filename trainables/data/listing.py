@@ -66,11 +66,15 @@ def components_of(class_names: Sequence[str]) -> tuple[tuple[int, int], ...] | N
 
 def check(listing: Listing) -> None:
     """Raise ValueError, once and for all, when the listing cannot be used."""
-    found = [*listing.problems, *faults(listing)]
+    refuse(listing, [*listing.problems, *faults(listing)])
+
+
+def refuse(listing: Listing, found: Sequence[str]) -> None:
+    """Raise one ValueError for all that was found, if anything."""
     if found:
-        more = f"\n  … and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        listed = "\n  ".join(found[:_SHOWN])
-        raise ValueError(f"data set '{listing.name}' ({listing.layout}):\n  {listed}{more}")
+        more = [f"… and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+        listed = "\n  ".join([*found[:_SHOWN], *more])
+        raise ValueError(f"data set '{listing.name}' ({listing.layout}):\n  {listed}")
 
 
 def faults(listing: Listing) -> list[str]:
@@ -140,7 +144,7 @@ def read_pairs(path: Path) -> tuple[list[tuple[int, str, str]], list[str]]:
         if len(words) == 2:
             pairs.append((number, words[0], words[1].strip()))
         elif words:
-            problems.append(f"{path.name}, line {number}: '{words[0]}' has no value after it")
+            problems.append(f"{path.name}, line {number}: {words[0][:40]!r} has no value after it")
     return pairs, problems
 
 
@@ -153,11 +157,11 @@ def read_codes(
     for number, name, code in pairs:
         if code not in known:
             problems.append(
-                f"{path.name}, line {number}: {meaning} '{code[:20]}' of '{name[:40]}' is none of "
+                f"{path.name}, line {number}: {meaning} {code[:20]!r} of {name[:40]!r} is none of "
                 f"{', '.join(known)}"
             )
         elif Path(name).name != name:
-            problems.append(f"{path.name}, line {number}: '{name[:40]}' is not a plain file name")
+            problems.append(f"{path.name}, line {number}: {name[:40]!r} is not a plain file name")
         else:
             codes.setdefault(name, []).append(code)
     return codes, problems

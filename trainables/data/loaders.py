@@ -1,11 +1,11 @@
 """Which loader reads a data set: decided by what lies there, told in `Listing.layout`."""
 
+import difflib
 from collections.abc import Callable
 from pathlib import Path
 
 from trainables.data import folders, manifest, rafce, rafdb
 from trainables.data.listing import Listing, several
-from trainables.registry import unknown
 
 Loader = Callable[[Path], Listing]
 
@@ -32,10 +32,11 @@ def read(source: str | Path) -> Listing:
 def detect(source: str | Path) -> Loader:
     """The loader of a path. Raises ValueError, listing the known layouts, where there is none."""
     path = Path(source).expanduser()
-    if not path.exists():
-        near = "; " + unknown("source", str(source), ["faces"]) if ":" in str(source) else ""
-        raise ValueError(f"no data at '{source}': no such file or folder{near}. Known:\n{KNOWN}")
-    loader = _of_file(path) if path.is_file() else _of_folder(path)
+    if not str(source) or not path.exists():
+        close = difflib.get_close_matches(str(source).partition(":")[0], ["faces"])
+        hint = " Did you mean 'faces'?" if close else ""
+        raise ValueError(f"no data at '{source}': no such file or folder.{hint} Known:\n{KNOWN}")
+    loader = _of_folder(path) if path.is_dir() else _of_file(path)
     if loader is None:
         raise ValueError(
             f"no known data layout at '{source}', which {_held(path)}. Known:\n{KNOWN}"
@@ -58,7 +59,7 @@ def _of_folder(path: Path) -> Loader | None:
 
 
 def _held(path: Path) -> str:
-    if path.is_file():
-        return "is a file"
+    if not path.is_dir():
+        return "is no folder, and no .csv or .tsv file"
     names = sorted(p.name + "/" * p.is_dir() for p in path.iterdir())
     return f"holds {several(names)}" if names else "is empty"

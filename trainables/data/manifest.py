@@ -109,7 +109,7 @@ def _problem(home: Path, cells: Mapping[str, str]) -> str:
     try:
         inside = (home / cells["path"]).resolve().is_relative_to(home)
     except (OSError, ValueError, RuntimeError) as error:  # a zero byte, a loop of links
-        return f"'{cells['path']!r}' is no path ({error})"
+        return f"{cells['path']!r} is no path ({error})"
     if not inside:  # a manifest may come from anybody, and must not pull in other files
         return f"'{cells['path']}' leads out of the folder of the manifest: move the image into it"
     return ""

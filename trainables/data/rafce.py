@@ -118,7 +118,7 @@ def _votes(root: Path, wanted: Container[str]) -> tuple[dict[str, tuple[float, .
             values = ()
         if len(values) != len(BASIC_NAMES) or min(values) < 0 or not 0 < sum(values) < 1e6:
             problems.append(
-                f"{VOTES}, line {number}: '{rest[:40]}' is not {len(BASIC_NAMES)} shares of votes"
+                f"{VOTES}, line {number}: {rest[:40]!r} is not {len(BASIC_NAMES)} shares of votes"
             )
         else:
             votes[name] = tuple(value / sum(values) for value in values)
@@ -143,8 +143,9 @@ def _unmatched(labels: set[str], parts: set[str]) -> list[str]:
 def _notes(root: Path, rows: tuple[Row, ...]) -> tuple[str, ...]:
     sizes = Counter(row.split for row in rows)
     notes = [f"Official splits: train {sizes['train']}, val {sizes['val']}, test {sizes['test']}."]
-    if not (root / AUS).is_file():
-        notes.append(f"There is no {AUS}: no action units.")
+    if all(row.aus is None for row in rows):
+        state = "knows none of the images" if (root / AUS).is_file() else "is not there"
+        notes.append(f"{AUS} {state}: no action units.")
     return tuple(notes)
 
 
