@@ -56,6 +56,7 @@ def read(root: Path) -> Listing:
         for label in codes
         for part in parts.get(name, [])
     ]
+    unmatched = _unmatched(set(labels), set(parts))
     kept, warnings = once(rows)
     return Listing(
         name="RAF-CE (synthetic)" if is_synthetic(root) else "RAF-CE",
@@ -67,13 +68,7 @@ def read(root: Path) -> Listing:
         is_synthetic=is_synthetic(root),
         notes=_notes(root, kept),
         warnings=(*warnings, *_warnings(kept, set(labels), set(aus))),
-        problems=(
-            *problems,
-            *more,
-            *au_problems,
-            *vote_problems,
-            *_unmatched(set(labels), set(parts)),
-        ),
+        problems=tuple(problems + more + au_problems + vote_problems + unmatched),
     )
 
 
