@@ -67,7 +67,7 @@ def test_bugs_and_dead_workers_are_outcomes_and_the_rest_goes_on(cluster, tmp_pa
     assert search.store.trial(died.id).read("attempt") == b"2"
     assert len({row["pid"] for row in died.history}) == 2
     assert len(others) == 9
-    assert {record.result.status for record in others} == {"completed", "stopped"}
+    assert "stopped" in {r.result.status for r in others} <= {"completed", "stopped"}
     assert_sound(search)
 
 
