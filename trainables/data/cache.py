@@ -3,7 +3,9 @@
 `prepare` finds or builds the entry of a data set, `load` opens it; entry.py knows its files.
 """
 
+import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -198,16 +200,23 @@ def _build(path: Path, plan: _Plan, progress: Progress | None) -> None:
 
 
 def _install(folder: Path, path: Path) -> None:
-    if is_sound(path):
-        return
-    if path.exists():  # damaged: readers that have it open keep their files
-        path.rename(folder.with_name(folder.name + "-old"))
-        shutil.rmtree(folder.with_name(folder.name + "-old"), ignore_errors=True)
+    """Move a built entry to its place, unless another process was first with the same content."""
+    root = os.open(path.parent, os.O_RDONLY)
     try:
+        with contextlib.suppress(OSError):  # a network disk may know no locks: then a rare race
+            fcntl.flock(root, fcntl.LOCK_EX)  # mending must not remove what others just mended
+        if is_sound(path):
+            return
+        if path.exists():  # damaged: readers that have it open keep their files
+            aside = folder.with_name(folder.name + "-old")
+            path.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
         folder.rename(path)
     except OSError:
-        if not is_sound(path):  # otherwise another process was first, with the same content
+        if not is_sound(path):
             raise
+    finally:
+        os.close(root)
 
 
 def _sweep(root: Path) -> None:
