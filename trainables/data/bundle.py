@@ -18,7 +18,7 @@ class Split:
     labels: NDArray[np.int64]  # (N,)
     aus: NDArray[np.int8]  # (N, A) in {1, 0, -1 unknown}
     ids: tuple[str, ...]
-    distributions: NDArray[np.float32] | None = None  # (N, K) crowd votes, where the data has them
+    distributions: NDArray[np.float32] | None = None  # (N, B) crowd votes over the basic emotions
 
     def __len__(self) -> int:
         return len(self.ids)
