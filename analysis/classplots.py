@@ -10,6 +10,8 @@ from analysis.plots import BLUE, GREY, INK, ORANGE, PALE, safe, styled
 from trainables import metrics
 from trainables.metrics import MIN_SUPPORT
 
+COLORS = (GREY, BLUE, ORANGE)
+
 
 def confusion(counts: NDArray[np.int64], names: tuple[str, ...], title: str) -> go.Figure:
     """Counts in the cells, the share of the true class as colour."""
@@ -36,19 +38,22 @@ def class_recalls(findings: Findings, calls: dict[str, NDArray[np.int64]]) -> go
     support = board.support
     names = [f"{safe(n)} (n={s})" for n, s in zip(board.class_names, support, strict=True)]
     figure = go.Figure()
-    for (who, predicted), color in zip(calls.items(), (GREY, BLUE, ORANGE), strict=False):
+    places = np.arange(len(names))
+    shifts = np.linspace(-0.22, 0.22, len(calls)) if len(calls) > 1 else [0.0]
+    for (who, predicted), color, shift in zip(calls.items(), COLORS, shifts, strict=False):
         hits = np.diag(metrics.confusion(board.votes.labels, predicted, len(names)))
         recall = hits / np.maximum(support, 1)
         low, high = statistics.wilson(hits, support)
         colors = [color if n >= MIN_SUPPORT else PALE for n in support]
         figure.add_scatter(
-            x=recall, y=names, mode="markers", name=safe(who), marker={"color": colors, "size": 9},
+            x=recall, y=places + shift, mode="markers", name=safe(who),
+            marker={"color": colors, "size": 9},
             error_x={"type": "data", "symmetric": False, "array": high - recall,
                      "arrayminus": recall - low, "thickness": 1, "color": color},
         )  # fmt: skip
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(range=[-0.02, 1.02])
-    figure.update_layout(scattermode="group", scattergap=0.4)
+    figure.update_yaxes(tickvals=places, ticktext=names, zeroline=False)
     title = "Recall per class, 95 % Wilson intervals"
     return styled(figure, title, "recall", "", 180 + 34 * len(names))
 
@@ -59,14 +64,16 @@ def au_scores(findings: Findings, scores: dict[str, NDArray[np.float64]]) -> go.
     if not scores or not board.au_names:
         return None
     support = (board.votes.aus == 1).sum(0)
-    names = [f"{safe(n)}<br>n={s}" for n, s in zip(board.au_names, support, strict=True)]
+    names = [f"{safe(n)} (n={s})" for n, s in zip(board.au_names, support, strict=True)]
     figure = go.Figure()
     for (who, values), color in zip(scores.items(), (BLUE, ORANGE), strict=False):
         colors = [color if n >= MIN_SUPPORT else PALE for n in support]
-        figure.add_bar(x=names, y=np.nan_to_num(values), name=safe(who), marker={"color": colors})
-        figure.data[-1].marker.line = {"color": color, "width": 1}
-    figure.update_yaxes(range=[0, 1])
-    return styled(figure, "Action units: F1", "", "F1 at threshold 0.5", 400)
+        figure.add_bar(y=names, x=np.nan_to_num(values), name=safe(who), orientation="h")
+        figure.data[-1].marker = {"color": colors, "line": {"color": color, "width": 1}}
+    figure.update_xaxes(range=[0, 1])
+    figure.update_yaxes(autorange="reversed")
+    title = "F1 at threshold 0.5"
+    return styled(figure, "Action units", title, "", 180 + 30 * len(names))
 
 
 def members(findings: Findings) -> go.Figure | None:
@@ -81,5 +88,5 @@ def members(findings: Findings) -> go.Figure | None:
     bar = go.Bar(x=list(weights.values()), y=names, orientation="h", marker={"color": BLUE})
     figure = go.Figure(bar)
     figure.update_traces(text=[f"{w:.3f}" for w in weights.values()], textfont={"color": INK})
-    figure.update_traces(textposition="outside", cliponaxis=False)
+    figure.update_traces(textposition="auto", insidetextfont={"color": "white"})
     return styled(figure, "Ensemble weights", "weight", "", 130 + 26 * len(names))

@@ -181,10 +181,11 @@ def build(votes: Votes, seed: int = 0) -> Ensemble:
     honest = crossfit.nested(votes.probs, everything, keep, rng)
     order = ranking(everything, keep)
     plain, single = names.index(("average", min(PLAIN, len(order)))), names.index(("average", 1))
-    weights = sorted(zip(-rows[chosen], votes.trials, strict=True))
+    weights = rows[chosen]
+    heaviest = order[np.argsort(-weights[order], kind="stable")]
     return Ensemble(
         method=title(names[chosen], rows[chosen]),
-        members={trial: float(-weight) for weight, trial in weights if weight},
+        members={votes.trials[m]: float(weights[m]) for m in heaviest if weights[m]},
         top=tuple(votes.trials[m] for m in order[:PLAIN]),
         honest=honest,
         optimistic={

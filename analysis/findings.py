@@ -95,7 +95,7 @@ def words(findings: Findings) -> list[str]:
         lines.append(
             f"The best of many looks better than it is. Corrected for the choice (BBC-CV), a trial "
             f"so chosen scores {c.value:.3f} [{c.low:.3f}, {c.high:.3f}] on new images, "
-            f"{row['score'] - c.value:+.3f} less than it seems."
+            f"{row['score'] - c.value:.3f} less than it seems."
             if c.value < row["score"]
             else f"Corrected for the choice (BBC-CV): {c.value:.3f} [{c.low:.3f}, {c.high:.3f}]."
         )

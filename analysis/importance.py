@@ -81,7 +81,7 @@ def is_number(values: "pd.Series[Any]") -> bool:
 def is_log(values: "pd.Series[Any]") -> bool:
     """Whether the numbers span so much that their logarithm says more."""
     known = values.dropna().astype(float)
-    return bool(len(known) and known.min() > 0 and known.max() / known.min() >= 20)
+    return bool(len(known) and known.min() > 0 and known.max() / known.min() >= 10)
 
 
 def numbers(values: "pd.Series[Any]") -> NDArray[np.float64]:

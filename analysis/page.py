@@ -25,6 +25,7 @@ from trainables.metrics import MIN_SUPPORT
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+UNWANTED = ["sendChartToCloud", "lasso2d", "select2d"]  # the first would publish the data
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -107,7 +108,7 @@ def draw(findings: Findings, found: Importance) -> Iterator[Drawing]:
 def _drawn(section: str, figure: "go.Figure | None", missing: str) -> Drawing:
     if figure is None:
         return Drawing(section, "", missing)
-    config = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["lasso2d"]}
+    config = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": UNWANTED}
     markup = figure.to_html(full_html=False, include_plotlyjs=False, config=config)
     return Drawing(section, markup)
 
@@ -137,10 +138,7 @@ def unit_scores(findings: Findings) -> dict[str, NDArray[np.float64]]:
 
 def _rows(findings: Findings, settings: list[str]) -> Iterator[dict[str, Any]]:
     for _, row in findings.table.iterrows():
-        cells = [
-            {"text": tables.cell(row, column), "key": _sort_key(row[column]), "column": column}
-            for column in tables.SHOWN
-        ]
+        cells = [_cell(row, column) for column in tables.SHOWN]
         own = [(name, tables.setting(row[f"setting {name}"])) for name in settings]
         yield {
             "cells": cells,
@@ -152,9 +150,11 @@ def _rows(findings: Findings, settings: list[str]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _sort_key(value: Any) -> str:
-    """Sorts as a number where it is one; what is missing comes last."""
-    return "" if pd.isna(value) else str(value)
+def _cell(row: "pd.Series[Any]", column: str) -> dict[str, str]:
+    """The text, its interval, and what it is sorted by: empty for what is missing."""
+    text, bracket, rest = tables.cell(row, column).partition(" [")
+    key = "" if pd.isna(row[column]) else str(row[column])
+    return {"text": text, "interval": f"[{rest}" if bracket else "", "key": key, "column": column}
 
 
 def _classes(findings: Findings) -> dict[str, Any]:

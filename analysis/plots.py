@@ -33,12 +33,21 @@ def safe(text: object) -> str:
 def styled(figure: go.Figure, title: str, x: str, y: str, height: int = 420) -> go.Figure:
     """The figure with title, axis labels and the look that all share."""
     figure.update_layout(
-        title={"text": title, "x": 0, "xref": "paper", "font": {"size": 16}},
+        title={
+            "text": title,
+            "x": 0,
+            "xref": "paper",
+            "y": 1,
+            "yref": "paper",
+            "yanchor": "bottom",
+            "pad": {"b": 12, "l": 12},
+            "font": {"size": 16},
+        },
         template="plotly_white",
         height=height,
         font={"family": FONT, "size": 13, "color": INK},
-        margin={"l": 60, "r": 20, "t": 50, "b": 50},
-        legend={"orientation": "h", "y": -0.22, "x": 0},
+        margin={"l": 60, "r": 20, "t": 70, "b": 90},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
         hoverlabel={"font": {"family": FONT}},
     )
     figure.update_xaxes(title=x, automargin=True)
@@ -206,8 +215,9 @@ def parallel_coordinates(findings: Findings, found: Importance) -> go.Figure | N
             line={"color": score, "colorscale": "Cividis", "showscale": False},
         )
     )  # fmt: skip
-    styled(figure, "Settings and score (drag along an axis to select)", "", "", 460)
-    return figure.update_layout(margin={"l": 90, "r": 60, "t": 90, "b": 30})
+    styled(figure, "Settings and score (drag along an axis to select)", "", "", 480)
+    figure.update_layout(margin={"l": 90, "r": 60, "t": 110, "b": 30})
+    return figure.update_layout(title={"yref": "container", "y": 0.97, "yanchor": "top"})
 
 
 def _is_set_everywhere(table: pd.DataFrame, name: str) -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -88,13 +87,17 @@ def summary(findings: Findings, look: Look | None, top: int) -> list[Table | Tex
 
 
 def _leaderboard_table(findings: Findings, top: int) -> Table:
-    table = Table(title=_title(findings), title_justify="left", box=SIMPLE)
+    table = _bare(_title(findings))
     for column in NARROW:
-        table.add_column(tables.SHOWN[column], no_wrap=True)
+        table.add_column(tables.SHOWN[column].replace("accuracy", "acc."), no_wrap=True)
     for _, row in tables.head(findings.table, top).iterrows():
         style = "bold" if row["trial"] == findings.best else ""
         table.add_row(*(Text(_short(row, column)) for column in NARROW), style=style)
     return table
+
+
+def _bare(title: str) -> Table:
+    return Table(title=Text(title, "bold"), title_justify="left", box=None, padding=(0, 2, 0, 0))
 
 
 def _short(row: "pd.Series[Any]", column: str) -> str:
@@ -107,7 +110,7 @@ def _short(row: "pd.Series[Any]", column: str) -> str:
 
 def _comparison_table(findings: Findings) -> Table:
     """The ensemble beside the best single, the plain average, the baseline and the majority."""
-    table = Table(title="What stands beside what (score)", title_justify="left", box=SIMPLE)
+    table = _bare("What stands beside what (score)")
     for column in ("", "on images that did not choose", "on those that did"):
         table.add_column(column)
     ensemble, baseline = findings.ensemble, findings.baseline
@@ -139,7 +142,7 @@ def interval(estimate: Estimate | None) -> str:
 
 def _final_table(look: Look) -> Table:
     title = f"Sealed test split, {look.images} images; earlier looks: {look.earlier_looks}"
-    table = Table(title=title, title_justify="left", box=SIMPLE)
+    table = _bare(title)
     columns = list(dict.fromkeys(name for row in look.scores.values() for name in row))
     for column in ("", *(NAMES.get(name, name) for name in columns), "lead over baseline"):
         table.add_column(column)

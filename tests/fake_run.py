@@ -57,7 +57,7 @@ def predictions(
     units = len(data.au_names)
     aus = (world.random((len(labels), units)) < world.uniform(0.03, 0.5, units)).astype(np.int8)
     aus[world.random(len(labels)) < 0.08] = -1
-    noise = rng.normal(0, 1, aus.shape)
+    noise = world.normal(0, 1.2, aus.shape) + rng.normal(0, 0.6, aus.shape)
     au_probs = 1 / (1 + np.exp(-(2.2 * skill / 2.5 * (aus == 1) - 1.2 + noise)))
     shown = labels if split == "val" else np.full_like(labels, -1)
     return Predictions(
