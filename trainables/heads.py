@@ -99,8 +99,10 @@ class Additive(nn.Module):
         self.register_buffer("pairs", pairs, persistent=False)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        logits = self.basic(embedding) @ self.pairs.T
-        return logits if self.residual is None else logits + self.residual(embedding)
+        logits: Tensor = self.basic(embedding) @ self.pairs.T
+        if self.residual is not None:
+            logits = logits + self.residual(embedding)
+        return logits
 
     def penalty(self) -> Tensor:
         """What the residual costs: shrink * mean over classes of its squared weights."""
