@@ -18,6 +18,7 @@ ENVIRONMENT = {  # a user's own value stands
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no csv, json and tensorboard a trial
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # no snapshots: the store is the record
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours says what happens
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_THRESHOLD_S": "5",
 }
@@ -74,8 +75,6 @@ def start_ray(
 
     Call it in a thread that lives on: the kernel ends Ray with the thread that started it.
     """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     quiet()
     began = time.monotonic()
     options: dict[str, Any] = {
@@ -132,6 +131,8 @@ def stop_ray() -> None:
 
 
 def quiet() -> None:
-    """Keep Ray's own log lines from the terminal."""
+    """Set Ray's environment and keep its own log lines from the terminal."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are told from the store

@@ -16,7 +16,6 @@ from trainables.config import Flat, TrialConfig
 from trainables.store import Row, RunStore, Status, TrialResult, TrialStore
 
 RunTrial = Callable[[TrialStore, Path], Iterator[Row]]  # (the trial's folder, the data) -> its rows
-NOT_METRICS = ("epoch", "done", "seconds")
 
 
 @dataclass(frozen=True)
@@ -235,9 +234,8 @@ def score(row: Row) -> float:
 
 
 def metrics(row: Row) -> dict[str, Any]:
-    """What of a row goes into a result; a number that is not finite becomes None."""
+    """A row as a result keeps it: a number that is not finite becomes None."""
     return {
         name: None if isinstance(value, float) and not isfinite(value) else value
         for name, value in row.items()
-        if name not in NOT_METRICS
     }

@@ -4,10 +4,14 @@ Thin adapters. Tune gets a trial's address and no more; it retries nothing, save
 nothing. Why each of these: README.md of this package.
 """
 
+import logging
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,8 @@ from ray.tune.search import Searcher
 from search.cluster import Cluster, Resources, count_workers, quiet, ray_in_background, start_ray
 from search.core import Handout, Observer, RunTrial, Search
 from search.worker import TrialActor
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Cluster", "Resources", "count_workers", "ray_in_background", "run_ray", "start_ray"]
 
@@ -50,7 +56,7 @@ def run_ray(
     if observer:
         observer.start()
     try:
-        with tempfile.TemporaryDirectory(prefix="tune-", dir=scratch) as folder:
+        with tempfile.TemporaryDirectory(prefix="tune-", dir=scratch) as folder, ended_by_ctrl_c():
             _tuner(searcher, resources, observer, folder).fit()
     finally:
         if observer:
@@ -104,6 +110,34 @@ def dotted_name(function: RunTrial) -> str:
     if getattr(sys.modules.get(module), name, None) is not function:
         raise ValueError(f"{function!r} must stand at the top of a module that workers can import")
     return f"{module}:{name}"
+
+
+@contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+    """The first Ctrl-C ends Tune's loop, the second raises KeyboardInterrupt.
+
+    Tune's own handler does the same in silence; it also listens to SIGUSR1, which we use.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before, untouched = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGUSR1)
+    is_ending = False
+
+    def end(number: int, frame: object) -> None:
+        nonlocal is_ending
+        if is_ending or signal.getsignal(signal.SIGUSR1) is untouched:  # Tune is not listening yet
+            raise KeyboardInterrupt
+        is_ending = True
+        log.warning("interrupted: stopping the workers; Ctrl-C again ends at once")
+        signal.raise_signal(signal.SIGUSR1)
+
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGUSR1, untouched)
 
 
 class TuneSearcher(Searcher):  # type: ignore[misc]  # Ray has no types

@@ -48,7 +48,7 @@ def test_a_trial_that_reached_the_last_epoch_is_completed(tmp_path):
     trial = begin(search, row(1), row(EPOCHS, 0.75, peak_gib=1.5))
     assert search.on_end(trial) == "completed"
     result = search.store.trial(trial).result()
-    assert result.metrics == {"score": 0.75, "peak_gib": 1.5}
+    assert result.metrics == row(EPOCHS, 0.75, peak_gib=1.5)
     assert (result.epoch, result.seconds, result.peak_gib) == (EPOCHS, 4.0, 1.5)
 
 
@@ -58,7 +58,7 @@ def test_a_trial_that_asha_ended_is_stopped(tmp_path):
         begin(search, row(1, score))
     worse = begin(search, row(1, 0.1))
     assert search.on_end(worse) == "stopped"
-    assert search.results[worse].metrics == {"score": 0.1}
+    assert search.results[worse].metrics == row(1, 0.1)
 
 
 def test_an_error_a_bad_score_and_an_early_end_are_failures_with_a_reason(tmp_path):
@@ -75,7 +75,7 @@ def test_an_error_a_bad_score_and_an_early_end_are_failures_with_a_reason(tmp_pa
         "the score is not finite at epoch 1",
         f"it ended by itself at epoch 2 of {EPOCHS}",
     ]
-    assert search.results[bad].metrics == {"score": None}
+    assert search.results[bad].metrics == row(1, None)
 
 
 def test_the_result_that_the_trial_filed_stands(tmp_path):
