@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from analysis import ensemble as ens
 from analysis import statistics
 from analysis.ensemble import Answers, Judged, Weights
-from analysis.statistics import Estimate
+from analysis.statistics import Estimate, Goal
 from trainables.metrics import Floats, Ints
 
 FOLDS = 5
@@ -31,7 +31,7 @@ def folds(labels: Ints, rng: np.random.Generator) -> NDArray[np.int64]:
 def out_of_fold(
     probs: Floats,
     answers: Answers,
-    keep: NDArray[np.bool_],
+    goal: Goal,
     repeats: int,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
@@ -41,7 +41,7 @@ def out_of_fold(
     for repeat in range(repeats):
         fold = folds(answers.labels, rng)
         for held in range(FOLDS):
-            weights = ens.fit(answers.at(fold != held), keep, rng)
+            weights = ens.fit(answers.at(fold != held), goal, rng)
             out[repeat][:, fold == held] = calls_of(weights, probs, fold == held)
     return out
 
@@ -54,7 +54,7 @@ def calls_of(weights: Weights, probs: Floats, images: NDArray[np.bool_]) -> NDAr
 
 
 def judge(
-    calls: NDArray[np.int64], labels: Ints, keep: NDArray[np.bool_], rng: np.random.Generator
+    calls: NDArray[np.int64], labels: Ints, goal: Goal, rng: np.random.Generator
 ) -> tuple[Floats, Floats, int]:
     """Score of each method, standard error of its distance to the best, and which one to take.
 
@@ -63,10 +63,10 @@ def judge(
     """
     repeats, count, _ = calls.shape
     flat = calls.reshape(repeats * count, -1)
-    counts = statistics.tally(labels, flat, len(keep))
-    means = statistics.macro_f1s(counts, keep).reshape(repeats, count).mean(0)
+    counts = statistics.tally(labels, flat, goal.classes)
+    means = goal.scores(counts).reshape(repeats, count).mean(0)
     weights = statistics.resample(labels, BOOTSTRAP, rng)
-    sampled = statistics.bootstrap(labels, flat, keep, weights)["score"]
+    sampled = statistics.bootstrap(labels, flat, goal, weights)["score"]
     sampled = sampled.reshape(BOOTSTRAP, repeats, count).mean(1)
     best = int(means.argmax())
     errors = (sampled[:, [best]] - sampled).std(0)
@@ -76,7 +76,7 @@ def judge(
 def compare(
     probs: Floats,
     answers: Answers,
-    keep: NDArray[np.bool_],
+    goal: Goal,
     inside: Floats,
     rng: np.random.Generator,
 ) -> tuple[list[Judged], int, str]:
@@ -88,8 +88,8 @@ def compare(
             for (name, k), score in zip(names, inside, strict=True)
         ]
         return rows, 0, f"{len(answers.labels)} images are too few to compare methods on"
-    calls = out_of_fold(probs, answers, keep, REPEATS, rng)
-    means, errors, chosen = judge(calls, answers.labels, keep, rng)
+    calls = out_of_fold(probs, answers, goal, REPEATS, rng)
+    means, errors, chosen = judge(calls, answers.labels, goal, rng)
     rows = [
         Judged(name, k, float(mean), float(means.max() - mean), float(error), float(score))
         for (name, k), mean, error, score in zip(names, means, errors, inside, strict=True)
@@ -98,7 +98,7 @@ def compare(
 
 
 def nested(
-    probs: Floats, answers: Answers, keep: NDArray[np.bool_], rng: np.random.Generator
+    probs: Floats, answers: Answers, goal: Goal, rng: np.random.Generator
 ) -> dict[str, Estimate]:
     """Scores on images that chose neither members, weights nor method; {} for too few images.
 
@@ -114,21 +114,21 @@ def nested(
         fold = folds(labels, rng)
         for held in range(FOLDS):
             inner = answers.at(fold != held)
-            inner_calls = out_of_fold(probs[:, fold != held], inner, keep, 1, rng)
-            chosen = judge(inner_calls, inner.labels, keep, rng)[2]
-            weights = ens.fit(inner, keep, rng)[[chosen, *fixed]]
+            inner_calls = out_of_fold(probs[:, fold != held], inner, goal, 1, rng)
+            chosen = judge(inner_calls, inner.labels, goal, rng)[2]
+            weights = ens.fit(inner, goal, rng)[[chosen, *fixed]]
             calls[repeat][:, fold == held] = calls_of(weights, probs, fold == held)
-    return _estimates(calls, labels, keep, rng)
+    return _estimates(calls, labels, goal, rng)
 
 
 def _estimates(
-    calls: NDArray[np.int64], labels: Ints, keep: NDArray[np.bool_], rng: np.random.Generator
+    calls: NDArray[np.int64], labels: Ints, goal: Goal, rng: np.random.Generator
 ) -> dict[str, Estimate]:
     flat = calls.reshape(-1, len(labels))
-    counts = statistics.tally(labels, flat, len(keep))
-    values = statistics.macro_f1s(counts, keep).reshape(OUTER_REPEATS, 3).mean(0)
+    counts = statistics.tally(labels, flat, goal.classes)
+    values = goal.scores(counts).reshape(OUTER_REPEATS, 3).mean(0)
     weights = statistics.resample(labels, 3 * BOOTSTRAP, rng)
-    sampled = statistics.bootstrap(labels, flat, keep, weights)["score"]
+    sampled = statistics.bootstrap(labels, flat, goal, weights)["score"]
     sampled = sampled.reshape(len(weights), OUTER_REPEATS, 3).mean(1)
     minus = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, -1, 0], [1, 0, -1]]).T
     low, high = statistics.interval(sampled @ minus)

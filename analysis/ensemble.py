@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis import statistics
-from analysis.statistics import Estimate
+from analysis.statistics import Estimate, Goal
 from analysis.votes import Votes
 from trainables.metrics import Floats, Ints, supported
 from trainables.store import replace_file, write_json
@@ -31,7 +31,7 @@ PLAIN = 10  # members of the plain average that everything else has to beat
 ROUNDS = 25
 BAGS = 20
 SHARE = 0.5  # of the library, in a bag
-METRIC = "log-likelihood, each class with enough images weighing the same"
+METRIC = "log-likelihood, each class of the score weighing the same"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The members and what they score together; every score is the search's: macro-F1."""
+    """The members and what they score together; every score is what the search maximises."""
 
     method: str
     members: Mapping[str, float]  # trial id -> weight, heaviest first
@@ -80,11 +80,13 @@ def log_likelihood(labels: Ints, probs: Floats, weights: Floats | None = None) -
     return mean
 
 
-def balanced(labels: Ints, keep: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Image weights (N,) that give each class in `keep` the same sum, and the others none."""
-    counts = np.bincount(labels, minlength=len(keep))
+def balanced(labels: Ints, goal: Goal) -> NDArray[np.float32]:
+    """Image weights (N,): each class of the goal the same sum; all alike if it is accuracy."""
+    counts = np.bincount(labels, minlength=goal.classes)
+    keep = goal.keep if goal.name == "macro_f1" else counts > 0
     weights = (keep / np.maximum(counts, 1))[labels].astype(np.float32)
-    return weights if weights.any() else np.ones(len(labels), np.float32)
+    is_even = goal.name == "accuracy" or not weights.any()
+    return np.ones(len(labels), np.float32) if is_even else weights
 
 
 def select(probs: Floats, labels: Ints, metric: Metric, rounds: int = ROUNDS) -> Weights:
@@ -126,13 +128,13 @@ def mix(weights: Weights, probs: Floats) -> Floats:
     return mean
 
 
-def ranking(answers: Answers, keep: NDArray[np.bool_]) -> NDArray[np.int64]:
+def ranking(answers: Answers, goal: Goal) -> NDArray[np.int64]:
     """The models from best to worst: by score, then by balanced log-likelihood."""
-    counts = statistics.tally(answers.labels, answers.predicted, len(keep))
+    counts = statistics.tally(answers.labels, answers.predicted, goal.classes)
     zeros = np.zeros(len(answers.labels), np.int64)
-    weights = balanced(answers.labels, keep)
+    weights = balanced(answers.labels, goal)
     likely = log_likelihood(zeros, answers.likely[:, :, None], weights)
-    return np.lexsort((-likely, -statistics.macro_f1s(counts, keep)))
+    return np.lexsort((-likely, -goal.scores(counts)))
 
 
 def methods(models: int) -> list[Method]:
@@ -142,12 +144,12 @@ def methods(models: int) -> list[Method]:
     return [("average", k) for k in sizes] + [("greedy", k) for k in sizes if k > 1]
 
 
-def fit(answers: Answers, keep: NDArray[np.bool_], rng: np.random.Generator) -> Weights:
+def fit(answers: Answers, goal: Goal, rng: np.random.Generator) -> Weights:
     """The weights of each method on these images (methods, M)."""
     models = len(answers.predicted)
-    order = ranking(answers, keep)
+    order = ranking(answers, goal)
     library = order[:LIBRARY]
-    weight = balanced(answers.labels, keep)
+    weight = balanced(answers.labels, goal)
     zeros = np.zeros(len(answers.labels), np.int64)  # one column: the true class
     greedy = bagged(
         answers.likely[library][:, :, None], zeros, lambda at, p: log_likelihood(at, p, weight), rng
@@ -162,8 +164,10 @@ def fit(answers: Answers, keep: NDArray[np.bool_], rng: np.random.Generator) -> 
     return rows
 
 
-def build(votes: Votes, seed: int = 0) -> Ensemble:
+def build(votes: Votes, goal: Goal | None = None, seed: int = 0) -> Ensemble:
     """The ensemble of these trials, chosen on all their images, and honest scores of the choice.
+
+    The goal is macro-F1 over the classes with enough images, if none is given.
 
     Raises ValueError where there is no trial.
     """
@@ -172,14 +176,14 @@ def build(votes: Votes, seed: int = 0) -> Ensemble:
     if not votes.trials:
         raise ValueError("no trial has predictions that could be averaged")
     rng = np.random.default_rng(seed)
-    keep = supported(votes.labels, votes.probs.shape[2])
+    goal = goal or Goal("macro_f1", supported(votes.labels, votes.probs.shape[2]))
     everything = answers_of(votes)
     names = methods(len(votes.trials))
-    rows = fit(everything, keep, rng)
-    inside = scores(rows, votes.probs, votes.labels, keep)
-    table, chosen, note = crossfit.compare(votes.probs, everything, keep, inside, rng)
-    honest = crossfit.nested(votes.probs, everything, keep, rng)
-    order = ranking(everything, keep)
+    rows = fit(everything, goal, rng)
+    inside = scores(rows, votes.probs, votes.labels, goal)
+    table, chosen, note = crossfit.compare(votes.probs, everything, goal, inside, rng)
+    honest = crossfit.nested(votes.probs, everything, goal, rng)
+    order = ranking(everything, goal)
     plain, single = names.index(("average", min(PLAIN, len(order)))), names.index(("average", 1))
     weights = rows[chosen]
     heaviest = order[np.argsort(-weights[order], kind="stable")]
@@ -204,10 +208,10 @@ def answers_of(votes: Votes) -> Answers:
     return Answers(votes.predicted, likely, votes.labels)
 
 
-def scores(rows: Weights, probs: Floats, labels: Ints, keep: NDArray[np.bool_]) -> Floats:
+def scores(rows: Weights, probs: Floats, labels: Ints, goal: Goal) -> Floats:
     """The score of each row of weights on all images."""
     calls = np.stack([mix(row, probs).argmax(1) for row in rows])
-    return statistics.macro_f1s(statistics.tally(labels, calls, len(keep)), keep)
+    return goal.scores(statistics.tally(labels, calls, goal.classes))
 
 
 def title(method: Method, weights: Weights) -> str:
@@ -266,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         board = read_board(RunStore.open(args.run))
         votes = board.votes.pick(candidates(board)[0])
-        ensemble = build(votes)
+        ensemble = build(votes, board.goal)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -14,7 +14,8 @@ import numpy as np
 from analysis import ensemble as ens
 from analysis import statistics
 from analysis.findings import Findings
-from analysis.statistics import Estimate
+from analysis.leaderboard import mean_au_f1
+from analysis.statistics import Estimate, Goal
 from analysis.votes import Votes, read_votes
 from trainables import metrics
 from trainables.metrics import Floats, Ints, supported
@@ -55,13 +56,13 @@ def look(findings: Findings, command: Sequence[str]) -> Look:
     )
     labels, units = _truth(findings, votes)
     contenders, missing = _contenders(findings, votes)
-    scores, leads = _scored(contenders, labels, len(findings.board.class_names))
+    goal = Goal(findings.board.goal.name, supported(labels, len(findings.board.class_names)))
+    scores, leads = _scored(contenders, labels, goal)
     for who, measures in scores.items():
         said = contenders[who][1]
         if said.size and not np.isnan(said).any():
-            f1 = metrics.au_f1(units, said)
-            if np.isfinite(f1).any():
-                mean = float(np.nanmean(f1))
+            mean = mean_au_f1(units, said)
+            if np.isfinite(mean):
                 measures["AU-F1"] = Estimate(mean, float("nan"), float("nan"))
     earlier = looks(findings.board.run.root)
     found = Look(earlier, len(labels), scores, leads, missing)
@@ -130,18 +131,17 @@ def _contenders(
 
 
 def _scored(
-    contenders: Mapping[str, tuple[Floats, Floats]], labels: Ints, classes: int
+    contenders: Mapping[str, tuple[Floats, Floats]], labels: Ints, goal: Goal
 ) -> tuple[dict[str, dict[str, Estimate]], dict[str, Estimate]]:
     names = list(contenders)
     if not names:
         return {}, {}
-    keep = supported(labels, classes)
     predicted = np.stack([contenders[who][0].argmax(1) for who in names])
     weights = statistics.resample(labels, ROUNDS, np.random.default_rng(2))
-    sampled = statistics.bootstrap(labels, predicted, keep, weights)
+    sampled = statistics.bootstrap(labels, predicted, goal, weights)
     scores: dict[str, dict[str, Estimate]] = {}
     for m, who in enumerate(names):
-        values = metrics.scores(labels, contenders[who][0])
+        values = metrics.scores(labels, contenders[who][0], goal.name)
         scores[who] = {
             name: _estimate(values[name], rounds[:, m]) for name, rounds in sampled.items()
         }

@@ -41,12 +41,12 @@ def find(board: Board) -> Findings:
     ranked = table[table["trial"].isin(chosen)]
     found = None if ranked.empty else str(ranked.iloc[0]["trial"])
     votes = board.votes.pick(chosen)
-    ensemble = ens.build(votes) if chosen else None
+    ensemble = ens.build(votes, board.goal) if chosen else None
     corrected = None
     if len(chosen) > 1:
         rng = np.random.default_rng(1)
         weights = statistics.resample(votes.labels, ROUNDS, rng)
-        corrected = statistics.corrected_best(votes.labels, votes.predicted, board.keep, weights)
+        corrected = statistics.corrected_best(votes.labels, votes.predicted, board.goal, weights)
     notes = [note, base_note, ensemble.note if ensemble else "", *_gaps(board)]
     majority = lb.majority(board)
     if majority is None and board.votes.trials:
@@ -64,10 +64,10 @@ def _gaps(board: Board) -> list[str]:
     if board.votes.trials:
         few = [
             f"{name} ({n})"
-            for name, n, kept in zip(board.class_names, board.support, board.keep, strict=True)
+            for name, n, kept in zip(board.class_names, board.support, board.goal.keep, strict=True)
             if not kept
         ]
-        if few:
+        if few and board.goal.name == "macro_f1":
             lines.append(
                 f"left out of the score, too few validation images: {', '.join(few)}; "
                 "they count in UAR and macro-F1 all"

@@ -9,14 +9,30 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis import statistics
+from analysis.statistics import Goal
 from analysis.votes import Votes, read_votes
 from trainables import metrics
+from trainables.metrics import MIN_SUPPORT, Floats, Ints
+from trainables.registry import unknown
 from trainables.store import Record, RunStore
 
 ROUNDS = 1000  # of the bootstrap
 TOLERANCE = 0.01  # between a stored score and the recomputed one: probabilities are kept as float16
 NOTHING_YET = "no trial has usable predictions"
-NAMES = {"score": "score", "accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1"}
+NAMES = {
+    "score": "score",
+    "accuracy": "accuracy",
+    "uar": "UAR",
+    "macro_f1": "macro-F1",
+    "macro_f1_all": "macro-F1 all",
+    "ece": "ECE",
+}
+GOALS = {  # metrics.OBJECTIVES in words
+    "macro_f1": f"macro-F1 over the classes with at least {MIN_SUPPORT} validation images",
+    "macro_f1_all": "macro-F1 over all classes that have images",
+    "accuracy": "accuracy",
+    "uar": "the mean recall of all classes (UAR)",
+}
 
 
 @dataclass(frozen=True)
@@ -31,9 +47,10 @@ class Board:
     au_names: tuple[str, ...]
 
     @property
-    def keep(self) -> NDArray[np.bool_]:
-        """The classes (K,) that the score is made of."""
-        return metrics.supported(self.votes.labels, len(self.class_names))
+    def goal(self) -> Goal:
+        """What the search maximised."""
+        keep = metrics.supported(self.votes.labels, len(self.class_names))
+        return Goal(self.meta.get("metric") or "macro_f1", keep)
 
     @property
     def support(self) -> NDArray[np.int64]:
@@ -50,6 +67,8 @@ def read_board(run: RunStore) -> Board:
     data = meta.get("data") or {}
     if not data.get("class_names"):
         raise ValueError(f"'{run.root / 'run.json'}' names no classes: data.class_names is missing")
+    if (meta.get("metric") or "macro_f1") not in GOALS:
+        raise ValueError(unknown("metric", str(meta["metric"]), GOALS))
     names = tuple(map(str, data["class_names"]))
     records = tuple(run.records())
     live = [record for record in records if status(record, meta) != "failed"]
@@ -106,7 +125,7 @@ def majority(board: Board) -> dict[str, float] | None:
     if not counts or len(counts) != len(board.class_names) or not len(board.votes.labels):
         return None
     train = np.repeat(np.arange(len(counts)), counts)
-    return metrics.majority_scores(train, board.votes.labels, len(counts))
+    return metrics.majority_scores(train, board.votes.labels, len(counts), board.goal.name)
 
 
 def varying(records: Sequence[Record]) -> list[str]:
@@ -139,7 +158,7 @@ def _columns(board: Board) -> list[str]:
     return [
         *("rank", "trial", "index", "role", "status", "epochs", "seconds"),
         *("score", "score low", "score high"),
-        *("accuracy", "uar", "macro_f1_all", "nll", "ece", "au_f1"),
+        *("accuracy", "uar", "macro_f1", "macro_f1_all", "nll", "ece", "au_f1"),
         *("vs baseline", "vs baseline low", "vs baseline high"),
         *(recall_column(board, k) for k in range(len(board.class_names))),
         *(au_column(board, a) for a in range(len(board.au_names))),
@@ -174,24 +193,30 @@ def measure(board: Board) -> dict[str, dict[str, float]]:
     """All scores of all trials with predictions; trial id -> column -> value."""
     votes, out = board.votes, {}
     for trial, probs, au_probs in zip(votes.trials, votes.probs, votes.au_probs, strict=True):
-        row = metrics.scores(votes.labels, probs)
+        row = metrics.scores(votes.labels, probs, board.goal.name)
         counts = metrics.confusion(votes.labels, probs.argmax(1), len(board.class_names))
         for k, recall in enumerate(metrics.recalls(counts)):
             row[recall_column(board, k)] = float(recall)
         if au_probs.size and not np.isnan(au_probs).any():
             f1 = metrics.au_f1(votes.aus, au_probs)
             row |= {au_column(board, a): float(value) for a, value in enumerate(f1)}
-            row["au_f1"] = float(np.nanmean(f1)) if np.isfinite(f1).any() else float("nan")
+            row["au_f1"] = mean_au_f1(votes.aus, au_probs)
         out[trial] = row
     if votes.trials:
         _add_intervals(board, out)
     return out
 
 
+def mean_au_f1(aus: Ints, au_probs: Floats) -> float:
+    """Mean F1 over the AUs that enough images show; NaN if there is none."""
+    enough = (aus == 1).sum(0) >= MIN_SUPPORT
+    return float(metrics.au_f1(aus, au_probs)[enough].mean()) if enough.any() else float("nan")
+
+
 def _add_intervals(board: Board, rows: dict[str, dict[str, float]]) -> None:
     votes, reference = board.votes, baseline(board)[0]
     weights = statistics.resample(votes.labels, ROUNDS, np.random.default_rng(0))
-    sampled = statistics.bootstrap(votes.labels, votes.predicted, board.keep, weights)["score"]
+    sampled = statistics.bootstrap(votes.labels, votes.predicted, board.goal, weights)["score"]
     low, high = statistics.interval(sampled)
     for m, trial in enumerate(votes.trials):
         rows[trial] |= {"score low": float(low[m]), "score high": float(high[m])}

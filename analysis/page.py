@@ -18,7 +18,7 @@ from analysis import statistics, tables
 from analysis.final import Look
 from analysis.findings import Findings, words
 from analysis.importance import Importance, importance
-from analysis.leaderboard import NAMES, varying
+from analysis.leaderboard import GOALS, NAMES, varying
 from trainables import metrics
 from trainables.metrics import MIN_SUPPORT
 
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 UNWANTED = ["sendChartToCloud", "lasso2d", "select2d"]  # the first would publish the data
+META = (  # what the page shows of run.json; what is missing there appears as "?"
+    *("name", "started", "finished", "seed", "sampler", "trials", "epochs", "rungs", "commit"),
+    *("versions", "host", "tier"),
+)
+DATA = ("name", "source", "fingerprint", "image_size", "is_synthetic", "notes", "sizes")
+SPACE = ("name", "digest", "settings")
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -50,13 +56,15 @@ def render(findings: Findings, look: Look | None) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: "?" if value is None else value,
     )
     drawings: dict[str, list[Drawing]] = {}
     for drawing in draw(findings, found):
         drawings.setdefault(drawing.section, []).append(drawing)
     return environment.get_template("report.html.j2").render(
-        meta=findings.board.meta,
-        data=findings.board.meta["data"],
+        meta=dict.fromkeys(META) | dict(findings.board.meta),
+        data=dict.fromkeys(DATA) | dict(findings.board.meta["data"]),
+        space=dict.fromkeys(SPACE) | dict(findings.board.meta.get("space") or {}),
         words=words(findings),
         notes=findings.notes,
         header=[*tables.SHOWN.values(), "settings that vary"],
@@ -69,7 +77,8 @@ def render(findings: Findings, look: Look | None) -> str:
         importance_note=found.note,
         drawings=drawings,
         look=look,
-        names=NAMES | {"macro_f1_all": "macro-F1 all", "ece": "ECE"},
+        names=NAMES,
+        goal=GOALS[findings.board.goal.name],
         min_support=MIN_SUPPORT,
         command=shlex.join(map(str, findings.board.meta.get("command") or ())),
         plotly=get_plotlyjs(),
@@ -169,7 +178,9 @@ def _classes(findings: Findings) -> dict[str, Any]:
             share = f"{hits / board.support[k]:.2f}" if board.support[k] else "–"
             cells.append(f"{share} [{low:.2f}, {high:.2f}]")
         counted = int(board.support[k])
-        rows.append({"name": name, "support": counted, "cells": cells, "is_kept": board.keep[k]})
+        rows.append(
+            {"name": name, "support": counted, "cells": cells, "is_kept": board.goal.keep[k]}
+        )
     return {"header": list(calls), "rows": rows if calls else []}
 
 
@@ -189,16 +200,14 @@ def _units(findings: Findings) -> dict[str, Any]:
 
 def _failures(findings: Findings) -> list[dict[str, str]]:
     out = []
-    for record in findings.board.records:
-        row = findings.row(record.id)
-        if row["note"]:
-            lines = [line for line in str(row["note"]).splitlines() if line.strip()]
-            out.append(
-                {
-                    "trial": record.id,
-                    "status": str(row["status"]),
-                    "short": lines[-1].strip()[:300],
-                    "long": str(row["note"]) if len(lines) > 1 else "",
-                }
-            )
+    for _, row in findings.table[findings.table["note"] != ""].sort_values("index").iterrows():
+        lines = [line for line in str(row["note"]).splitlines() if line.strip()]
+        out.append(
+            {
+                "trial": str(row["trial"]),
+                "status": str(row["status"]),
+                "short": lines[-1].strip()[:300],
+                "long": str(row["note"]) if len(lines) > 1 else "",
+            }
+        )
     return out

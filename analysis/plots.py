@@ -138,9 +138,9 @@ def score_by_trial(findings: Findings) -> go.Figure | None:
 
 def _levels(findings: Findings) -> list[tuple[str, float, str]]:
     levels = []
-    ceiling = (findings.board.meta["data"].get("ceiling") or {}).get("macro_f1")
+    ceiling = (findings.board.meta["data"].get("ceiling") or {}).get(findings.board.goal.name)
     if ceiling is not None:
-        levels.append(("Bayes ceiling (macro-F1)", float(ceiling), GREEN))
+        levels.append(("Bayes ceiling", float(ceiling), GREEN))
     if findings.baseline:
         levels.append(("baseline", float(findings.row(findings.baseline)["score"]), RED))
     if findings.majority:

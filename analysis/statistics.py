@@ -26,6 +26,27 @@ class Tally:
 
 
 @dataclass(frozen=True)
+class Goal:
+    """What the search maximises: one of metrics.OBJECTIVES."""
+
+    name: str
+    keep: NDArray[np.bool_]  # (K,), the classes that "macro_f1" is made of
+
+    @property
+    def classes(self) -> int:
+        return len(self.keep)
+
+    def scores(self, counts: Tally) -> Floats:
+        """The score of each tally (...)."""
+        if self.name == "accuracy":
+            return accuracies(counts)
+        if self.name == "uar":
+            return uars(counts)
+        every = np.ones_like(self.keep)
+        return macro_f1s(counts, self.keep if self.name == "macro_f1" else every)
+
+
+@dataclass(frozen=True)
 class Estimate:
     """A value with its interval."""
 
@@ -100,26 +121,22 @@ def interval(samples: Floats, level: float = LEVEL) -> tuple[Floats, Floats]:
     return low, high
 
 
-def bootstrap(
-    labels: Ints, predicted: Ints, keep: NDArray[np.bool_], weights: Floats
-) -> dict[str, Floats]:
+def bootstrap(labels: Ints, predicted: Ints, goal: Goal, weights: Floats) -> dict[str, Floats]:
     """Score, accuracy and UAR of every model in every round, each (B, M)."""
-    counts = weighted_tally(labels, predicted, len(keep), weights)
-    return {"score": macro_f1s(counts, keep), "accuracy": accuracies(counts), "uar": uars(counts)}
+    counts = weighted_tally(labels, predicted, goal.classes, weights)
+    return {"score": goal.scores(counts), "accuracy": accuracies(counts), "uar": uars(counts)}
 
 
-def corrected_best(
-    labels: Ints, predicted: Ints, keep: NDArray[np.bool_], weights: Floats
-) -> Estimate:
+def corrected_best(labels: Ints, predicted: Ints, goal: Goal, weights: Floats) -> Estimate:
     """What the best of M models scores on images that did not choose it.
 
     BBC-CV (Tsamardinos et al. 2018): each round takes the winner on the images drawn and scores it
-    on those left out. We deviate in pooling the left-out counts over rounds before the one macro-F1
-    (a mean of F1 over three images a class would be biased); the interval is of the rounds' scores,
+    on those left out. We deviate in pooling the left-out counts over rounds before the one score (a
+    mean of F1 over three images a class would be biased); the interval is of the rounds' scores,
     centred on the pooled value and narrowed to N images from the 37 % that a round leaves out.
     """
-    classes, rounds = len(keep), len(weights)
-    inside = macro_f1s(weighted_tally(labels, predicted, classes, weights), keep)
+    classes, rounds = goal.classes, len(weights)
+    inside = goal.scores(weighted_tally(labels, predicted, classes, weights))
     calls = predicted[inside.argmax(1)]  # (B, N)
     outside = weights == 0
     key = calls + classes * np.arange(rounds)[:, None]
@@ -127,8 +144,8 @@ def corrected_best(
     said = np.bincount(key[outside], minlength=rounds * classes).reshape(shape)
     hits = np.bincount(key[outside & (calls == labels)], minlength=rounds * classes).reshape(shape)
     support = outside.astype(np.float32) @ (labels[:, None] == np.arange(classes))
-    value = float(macro_f1s(Tally(hits.sum(0), said.sum(0), support.sum(0)), keep))
-    each = macro_f1s(Tally(hits, said, support), keep)
+    value = float(goal.scores(Tally(hits.sum(0), said.sum(0), support.sum(0))))
+    each = goal.scores(Tally(hits, said, support))
     low, high = interval(each - each.mean())
     share = np.sqrt(outside.mean())
     return Estimate(value, max(0.0, value + share * low), min(1.0, value + share * high))

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from analysis import crossfit, ensemble
-from analysis.votes import Votes
+from fake_run import make_run, small
 from numpy.typing import NDArray
 
-from fake_run import make_run, small
+from analysis import crossfit, ensemble
+from analysis.statistics import Goal
+from analysis.votes import Votes
 
 Floats = NDArray[np.float32]
 
@@ -184,7 +185,7 @@ def test_folds_deal_each_class_evenly() -> None:
 def test_nobody_scores_an_image_that_chose_him() -> None:
     # the label of an image is turned: what is said of that very image must not change
     probs, labels = draw(6, 60, 3, 0)
-    keep = np.ones(3, bool)
+    goal = Goal("macro_f1", np.ones(3, bool))
     turned = labels.copy()
     turned[7] = (labels[7] + 1) % 3
     fold = np.arange(60) % 5
@@ -192,7 +193,7 @@ def test_nobody_scores_an_image_that_chose_him() -> None:
     def said(truth: NDArray[np.int64]) -> NDArray[np.int64]:
         answers = ensemble.answers_of(votes_of(probs, truth))
         inside = answers.at(fold != fold[7])
-        weights = ensemble.fit(inside, keep, np.random.default_rng(0))
+        weights = ensemble.fit(inside, goal, np.random.default_rng(0))
         return crossfit.calls_of(weights, probs, fold == fold[7])
 
     assert (said(labels) == said(turned)).all()

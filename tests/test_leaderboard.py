@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from analysis import leaderboard, tables
-from analysis.leaderboard import read_board
 from fake_run import FakeData, add_trial, edit_json, make_meta, make_run, small
+
+from analysis import ensemble, leaderboard, tables
+from analysis.leaderboard import read_board
 from trainables import metrics
 from trainables.store import Predictions, RunStore, TrialResult
 
@@ -92,6 +93,25 @@ def test_majority_scores_use_the_commonest_training_class(run: RunStore) -> None
     labels = small().labels()
     assert found is not None
     assert found["accuracy"] == pytest.approx((labels == 1).mean())
+
+
+@pytest.mark.parametrize("objective", metrics.OBJECTIVES)
+def test_the_score_is_what_the_run_maximised(run: RunStore, objective: str) -> None:
+    run.update_meta(metric=objective)
+    board = read_board(run)
+    table = leaderboard.frame(board)
+    ranked = table[table["rank"].notna()]
+    assert ranked["score"].tolist() == ranked[objective].tolist()
+    found, majority = ensemble.build(board.votes, board.goal), leaderboard.majority(board)
+    assert found.optimistic["single"] == pytest.approx(ranked["score"].max())
+    assert majority is not None
+    assert majority["score"] == majority[objective]
+
+
+def test_an_unknown_metric_is_told(run: RunStore) -> None:
+    run.update_meta(metric="accurcy")
+    with pytest.raises(ValueError, match="unknown metric 'accurcy'"):
+        read_board(run)
 
 
 def test_settings_that_vary_are_found(run: RunStore) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from fake_run import FakeData, add_trial, edit_json, make_meta, make_run, small
+from rich.console import Console
+
 from analysis import findings, report
 from analysis.importance import importance
 from analysis.leaderboard import read_board, varying
-from fake_run import FakeData, add_trial, edit_json, make_meta, make_run, small
-from rich.console import Console
 from trainables import metrics
 from trainables.store import Predictions, RunStore, TrialResult
 

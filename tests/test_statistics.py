@@ -2,14 +2,16 @@
 
 import numpy as np
 import pytest
-from analysis import statistics
 from numpy.typing import NDArray
 from scipy import stats
+
+from analysis import statistics
 from trainables import metrics
 
 Ints = NDArray[np.int64]
 PRIOR = np.array([0.3, 0.25, 0.2, 0.15, 0.1])
 K = len(PRIOR)
+GOAL = statistics.Goal("macro_f1", np.ones(K, bool))
 
 
 def calls(labels: Ints, skill: float, noise: NDArray[np.float64], rng: np.random.Generator) -> Ints:
@@ -64,10 +66,21 @@ def test_scores_of_tallies_equal_those_of_the_metrics_module() -> None:
             assert found.ravel() == pytest.approx(wanted, abs=1e-6), name
 
 
+@pytest.mark.parametrize("objective", metrics.OBJECTIVES)
+def test_a_goal_scores_as_the_metrics_module_does(objective: str) -> None:
+    labels, predicted = world(3, 70, 0)
+    labels[labels == 4] = 3
+    labels[:4] = 4  # too few to be optimised
+    goal = statistics.Goal(objective, metrics.supported(labels, K))
+    found = goal.scores(statistics.tally(labels, predicted, K))
+    wanted = [metrics.decisions(labels, row, K)[objective] for row in predicted]
+    assert found == pytest.approx(wanted)
+
+
 def test_a_weighted_tally_equals_that_of_the_images_repeated() -> None:
     labels, predicted = world(2, 60, 1)
     weights = statistics.resample(labels, 3, np.random.default_rng(1))
-    sampled = statistics.bootstrap(labels, predicted, np.ones(K, bool), weights)
+    sampled = statistics.bootstrap(labels, predicted, GOAL, weights)
     for b, row in enumerate(weights.astype(int)):
         repeated = np.repeat(labels, row), np.repeat(predicted[1], row)
         assert sampled["score"][b, 1] == pytest.approx(metrics.macro_f1(*repeated, K), abs=1e-6)
@@ -92,7 +105,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     for seed in range(150):
         labels, predicted = world(1, 300, seed)
         weights = statistics.resample(labels, 200, np.random.default_rng(seed))
-        score = statistics.bootstrap(labels, predicted, np.ones(K, bool), weights)["score"]
+        score = statistics.bootstrap(labels, predicted, GOAL, weights)["score"]
         low, high = statistics.interval(score[:, 0])
         covered += bool(low <= TRUTH <= high)
     assert 0.89 <= covered / 150 <= 0.99
@@ -103,7 +116,7 @@ def test_the_paired_interval_of_equal_models_covers_zero_about_as_often_as_it_sa
     for seed in range(150):
         labels, predicted = world(2, 300, seed + 1000)
         weights = statistics.resample(labels, 200, np.random.default_rng(seed))
-        score = statistics.bootstrap(labels, predicted, np.ones(K, bool), weights)["score"]
+        score = statistics.bootstrap(labels, predicted, GOAL, weights)["score"]
         low, high = statistics.interval(score[:, 1] - score[:, 0])
         covered += bool(low <= 0 <= high)
     assert 0.89 <= covered / 150 <= 0.99
@@ -116,7 +129,7 @@ def test_correction_removes_the_optimism_of_choosing_the_best() -> None:
         keep = np.ones(K, bool)
         best = statistics.macro_f1s(statistics.tally(labels, predicted, K), keep).max()
         weights = statistics.resample(labels, 150, np.random.default_rng(seed))
-        found = statistics.corrected_best(labels, predicted, keep, weights)
+        found = statistics.corrected_best(labels, predicted, GOAL, weights)
         naive.append(best - TRUTH)
         corrected.append(found.value - TRUTH)
         covered += bool(found.low <= TRUTH <= found.high)
@@ -130,7 +143,7 @@ def test_correcting_one_model_changes_next_to_nothing() -> None:
     keep = np.ones(K, bool)
     weights = statistics.resample(labels, 400, np.random.default_rng(0))
     naive = statistics.macro_f1s(statistics.tally(labels, predicted, K), keep)[0]
-    assert statistics.corrected_best(labels, predicted, keep, weights).value == pytest.approx(
+    assert statistics.corrected_best(labels, predicted, GOAL, weights).value == pytest.approx(
         naive, abs=0.005
     )
 
@@ -141,7 +154,7 @@ def test_equal_seeds_give_equal_numbers() -> None:
         statistics.corrected_best(
             labels,
             predicted,
-            np.ones(K, bool),
+            GOAL,
             statistics.resample(labels, 50, np.random.default_rng(4)),
         )
         for _ in range(2)
