@@ -45,10 +45,11 @@ def run_ray(
     there = ray.cluster_resources()
     workers = count_workers(resources, there.get("CPU", 0), there.get("GPU", 0))
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)
-    address = {
+    address: dict[str, str | float] = {
         "trial": dotted_name(run_trial),
         "data": str(data.resolve()),
         "store": str(search.store.root.resolve()),
+        "cpus": resources.cpus_per_trial,
     }
     quiet()
     limit = partial(allowed_ahead, workers, resources.max_concurrent is not None)
@@ -144,7 +145,7 @@ class TuneSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
     """Tune asks it for trials. State: which of Tune's trials is which of ours."""
 
     def __init__(
-        self, search: Search, address: Mapping[str, str], limit: Callable[[int], int]
+        self, search: Search, address: Mapping[str, str | float], limit: Callable[[int], int]
     ) -> None:
         super().__init__(metric="score", mode="max")
         self.search, self.address, self.limit = search, address, limit

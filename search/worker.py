@@ -24,7 +24,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
 
     def _open(self, config: dict[str, Any]) -> None:
         """Only remember what to do: a failure here would be held against Tune, not the trial."""
-        self.trial = config["trial"]
+        self.trial, self.cpus = config["trial"], config["cpus"]
         self.data = Path(config["data"])
         self.store = TrialStore(Path(config["store"]) / "trials" / config["tid"], config["attempt"])
         self.last: Row | None = None
@@ -33,7 +33,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
         problem = ""
         try:
             if self.rows is None:
-                use_threads(self.trial_resources.required_resources.get("CPU", 1))
+                use_threads(self.cpus)
                 module, _, name = self.trial.partition(":")
                 run_trial: RunTrial = getattr(importlib.import_module(module), name)
                 self.rows = run_trial(self.store, self.data)

@@ -9,7 +9,7 @@ from test_core import recomputed
 from toy import EPOCHS, flat, quality, run_toy, start
 
 from search.driver import Resources, allowed_ahead, count_workers, dotted_name, run_ray, start_ray
-from search.worker import use_threads
+from search.worker import TrialActor, use_threads
 from trainables.config import TrialConfig
 
 
@@ -154,3 +154,64 @@ def test_a_worker_takes_as_many_threads_as_its_trial_has_cpus(monkeypatch):
     assert os.environ["OMP_NUM_THREADS"] == "1"
     use_threads(3.0)
     assert os.environ["OMP_NUM_THREADS"] == "3"
+
+
+def handed(search, **more):
+    handout = search.next()
+    where = {"store": str(search.store.root), "data": ".", "cpus": 1, "trial": "toy:run_toy"}
+    return {"tid": handout.id, "attempt": handout.attempt, **where, **more}
+
+
+@pytest.fixture
+def one_thread(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("search.worker.use_threads", lambda cpus: None)
+
+
+def test_a_worker_goes_from_trial_to_trial(tmp_path, one_thread):
+    search = start(tmp_path)
+    first, second = handed(search), handed(search)
+    actor = TrialActor(first)
+    for epoch in range(1, EPOCHS + 1):
+        result = actor.step()
+        assert result["rows"][0]["epoch"] == epoch
+        assert result["done"] == (epoch == EPOCHS)
+    assert actor.rows is None  # the model is let go of before the next trial comes
+    assert actor.reset_config(second)
+    assert actor.step()["rows"][0]["epoch"] == 1
+    open_rows = actor.rows
+    actor.cleanup()
+    assert open_rows.gi_frame is None
+    assert [len(r.history) for r in search.store.records()] == [EPOCHS, 1]
+
+
+def test_a_worker_that_was_replaced_ends_without_a_word(tmp_path, one_thread):
+    search = start(tmp_path)
+    actor = TrialActor(handed(search))
+    actor.step()
+    trial = next(iter(search.live))
+    search.on_lost(trial)
+    search.next()
+    result = actor.step()
+    assert (result["done"], result["problem"]) == (True, "")
+    assert len(search.store.trial(trial).history()) == 1
+
+
+def spoilt_process(store, data):
+    raise RuntimeError("CUDA error: device-side assert triggered")
+    yield
+
+
+def test_a_process_that_lost_its_gpu_is_given_up(tmp_path, one_thread):
+    search = start(tmp_path)
+    actor = TrialActor(handed(search, trial=f"{__name__}:spoilt_process"))
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        actor.step()
+    (record,) = search.store.records()
+    assert b"device-side assert" in search.store.trial(record.id).read("error.txt")
+
+
+def test_a_function_that_is_not_there_is_the_trials_failure(tmp_path, one_thread):
+    result = TrialActor(handed(start(tmp_path), trial="nowhere:run")).step()
+    assert result["problem"] == "ModuleNotFoundError: No module named 'nowhere'"
+    assert result["done"]
