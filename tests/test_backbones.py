@@ -63,8 +63,9 @@ def test_backbone_carries_the_normalisation_it_was_trained_with() -> None:
     assert build_backbone("mobilenetv3_small_050", 64).mean == pytest.approx((0.485, 0.456, 0.406))
 
 
-def test_drop_path_goes_to_networks_that_have_it() -> None:
-    modules = build_backbone("test_convnext", 64, 0.3).modules()
+@pytest.mark.parametrize("name", ["test_convnext", "small_resnet"])
+def test_drop_path_goes_to_networks_that_have_it(name: str) -> None:
+    modules = build_backbone(name, 64, 0.3).modules()
     rates = [m.drop_prob for m in modules if isinstance(m, DropPath)]
     assert max(rates) == pytest.approx(0.3)
 
@@ -93,3 +94,15 @@ def test_unknown_argument_is_refused() -> None:
         check_backbone("test_vit", ["width"])
     with pytest.raises(LookupError, match="Did you mean 'width'"):
         check_backbone("small_resnet", ["widht"])
+
+
+def test_size_of_small_resnet_is_an_argument() -> None:
+    wide = build_backbone("small_resnet", 64, width=8, depth=2)
+    assert wide.channels == (16, 32, 64)
+    assert wide.strides == (4, 8, 16)
+    assert [len(stage) for stage in wide.net.stages] == [2, 2, 2]
+
+
+def test_image_too_small_for_the_network_is_told() -> None:
+    with pytest.raises(ValueError, match="'inception_v3' cannot work at 64 px"):
+        build_backbone("inception_v3", 64)

@@ -11,6 +11,7 @@ from typing import Any
 import timm
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from trainables.registry import Registry
@@ -54,7 +55,8 @@ def build_backbone(
     try:
         return _timm_backbone(net, image_size)
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise ValueError(f"backbone '{name}' cannot work at {image_size} px: {error}") from error
+        reason = str(error) or "it gives no reason"
+        raise ValueError(f"backbone '{name}' cannot work at {image_size} px: {reason}") from error
 
 
 def check_backbone(name: str, arguments: Iterable[str] = ()) -> None:
@@ -151,22 +153,24 @@ def _probe(image_size: int) -> Tensor:
 
 
 @BACKBONES.register
-def small_resnet(drop_path: float, *, width: int = 24, depth: int = 1) -> nn.Module:
-    """A pre-activation-free ResNet (He et al. 2016, 1512.03385) of three stages, width doubling."""
-    if drop_path:
-        raise ValueError("backbone 'small_resnet' has no drop path; set drop_path to 0")
-    return _SmallResNet(width, depth)
+def small_resnet(drop_path: float, *, width: int = 16, depth: int = 1) -> nn.Module:
+    """A ResNet (He et al. 2016, 1512.03385) of three stages of `depth` blocks, width doubling."""
+    return SmallResNet(width, depth, drop_path)
 
 
-class _SmallResNet(nn.Module):
-    def __init__(self, width: int, depth: int) -> None:
+class SmallResNet(nn.Module):
+    """See `small_resnet`."""
+
+    def __init__(self, width: int, depth: int, drop_path: float) -> None:
         super().__init__()
         self.stem = _conv_norm(3, width, 3, stride=2)
-        widths = [width, 2 * width, 4 * width, 8 * width]
-        self.stages = nn.ModuleList(
-            nn.Sequential(_Residual(a, b, 2), *(_Residual(b, b, 1) for _ in range(depth - 1)))
-            for a, b in zip(widths, widths[1:], strict=False)
-        )
+        rates = [drop_path * k / max(1, MAPS * depth - 1) for k in range(MAPS * depth)]
+        stages = []
+        for stage in range(MAPS):
+            width, blocks = 2 * width, rates[stage * depth : (stage + 1) * depth]
+            first = Residual(width // 2, width, 2, blocks[0])
+            stages.append(nn.Sequential(first, *(Residual(width, width, 1, r) for r in blocks[1:])))
+        self.stages = nn.ModuleList(stages)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         x, maps = torch.relu(self.stem(images)), []
@@ -176,16 +180,21 @@ class _SmallResNet(nn.Module):
         return maps
 
 
-class _Residual(nn.Module):
-    def __init__(self, width_in: int, width_out: int, stride: int) -> None:
+class Residual(nn.Module):
+    """Two convolutions beside a short cut; `rate` of the images take the short cut alone."""
+
+    def __init__(self, width_in: int, width_out: int, stride: int, rate: float) -> None:
         super().__init__()
         self.first = _conv_norm(width_in, width_out, 3, stride)
         self.second = _conv_norm(width_out, width_out, 3)
+        self.drop_path = DropPath(rate)
         pool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
-        self.short = nn.Sequential(pool, _conv_norm(width_in, width_out, 1))
+        is_same = stride == 1 and width_in == width_out
+        self.short = pool if is_same else nn.Sequential(pool, _conv_norm(width_in, width_out, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.second(torch.relu(self.first(x))) + self.short(x))
+        change = self.drop_path(self.second(torch.relu(self.first(x))))
+        return torch.relu(change + self.short(x))
 
 
 def _conv_norm(width_in: int, width_out: int, kernel: int, stride: int = 1) -> nn.Sequential:
