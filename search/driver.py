@@ -239,3 +239,6 @@ class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
         if self.observer:
             self.observer.update()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks, and a terminal cannot be pickled
