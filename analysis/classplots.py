@@ -89,4 +89,5 @@ def members(findings: Findings) -> go.Figure | None:
     figure = go.Figure(bar)
     figure.update_traces(text=[f"{w:.3f}" for w in weights.values()], textfont={"color": INK})
     figure.update_traces(textposition="auto", insidetextfont={"color": "white"})
-    return styled(figure, "Ensemble weights", "weight", "", 130 + 26 * len(names))
+    figure.update_yaxes(type="category", dtick=1)
+    return styled(figure, "Ensemble weights", "weight", "", 180 + 26 * len(names))

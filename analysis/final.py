@@ -117,7 +117,7 @@ def _contenders(
     if ensemble and len(ensemble.members) > 1:
         wanted["ensemble"] = dict(ensemble.members)
     if ensemble and len(ensemble.top) > 1:
-        wanted[f"average of top {len(ensemble.top)}"] = dict.fromkeys(ensemble.top, 1.0)
+        wanted[f"plain average of the best {len(ensemble.top)}"] = dict.fromkeys(ensemble.top, 1.0)
     out: dict[str, tuple[Floats, Floats]] = {}
     missing = []
     for who, weights in wanted.items():

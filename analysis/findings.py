@@ -47,12 +47,29 @@ def find(board: Board) -> Findings:
         rng = np.random.default_rng(1)
         weights = statistics.resample(votes.labels, ROUNDS, rng)
         corrected = statistics.corrected_best(votes.labels, votes.predicted, board.goal, weights)
-    notes = [note, base_note, ensemble.note if ensemble else "", *_gaps(board)]
+    notes = [
+        note,
+        _passed_over(table, found),
+        base_note,
+        ensemble.note if ensemble else "",
+        *_gaps(board),
+    ]
     majority = lb.majority(board)
     if majority is None and board.votes.trials:
         notes.append("the majority scores are unknown: run.json has no data.train_counts")
     shown = tuple(line for line in notes if line)
     return Findings(board, table, found, baseline, ensemble, corrected, majority, shown)
+
+
+def _passed_over(table: pd.DataFrame, best: str | None) -> str:
+    """That a trial which did not run to its end scores higher than the best, if so."""
+    if best is None or table.iloc[0]["trial"] == best:
+        return ""
+    row = table.iloc[0]
+    return (
+        f"trial {row['trial']} ({row['status']} after epoch {row['epochs']}) has a higher score, "
+        f"{row['score']:.3f}, and is no candidate: it did not run to its end"
+    )
 
 
 def _gaps(board: Board) -> list[str]:

@@ -36,7 +36,7 @@ def styled(figure: go.Figure, title: str, x: str, y: str, height: int = 420) -> 
         title={
             "text": title,
             "x": 0,
-            "xref": "paper",
+            "xref": "container",
             "y": 1,
             "yref": "paper",
             "yanchor": "bottom",
@@ -91,13 +91,17 @@ def learning_curves(findings: Findings) -> go.Figure | None:
             figure.data[-1].marker.size = 5
     if not figure.data:
         return None
-    for rung in board.meta.get("rungs") or ():
+    _mark_rungs(figure, board.meta.get("rungs") or ())
+    return styled(figure, "Learning curves", "epoch", "validation score", 480)
+
+
+def _mark_rungs(figure: go.Figure, rungs: Sequence[int]) -> None:
+    for rung in rungs:
         figure.add_vline(x=rung, line={"color": GREY, "dash": "dot", "width": 1})
         figure.add_annotation(
             x=rung, y=1, yref="paper", text="rung", showarrow=False, xanchor="left", yanchor="top",
             font={"color": "#5f6570", "size": 11},
         )  # fmt: skip
-    return styled(figure, "Learning curves", "epoch", "validation score", 480)
 
 
 def _joined(curves: Sequence[Sequence[tuple[int, float]]]) -> dict[str, list[float | None]]:
@@ -161,7 +165,8 @@ def importances(found: Importance) -> go.Figure | None:
         )
     )  # fmt: skip
     title = f"What mattered (R² on unseen trials {found.r2:.2f})"
-    return styled(figure, title, "fall of R² when shuffled", "", 120 + 30 * len(names))
+    figure.update_yaxes(type="category", dtick=1)
+    return styled(figure, title, "fall of R² when shuffled", "", 180 + 30 * len(names))
 
 
 def effects(findings: Findings, found: Importance) -> list[go.Figure]:

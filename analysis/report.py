@@ -17,7 +17,7 @@ from analysis import final as sealed
 from analysis import tables
 from analysis.final import Look
 from analysis.findings import Findings, find, words
-from analysis.leaderboard import NAMES, candidates, read_board
+from analysis.leaderboard import candidates, read_board
 from analysis.statistics import Estimate
 from trainables.store import RunStore, replace_file
 
@@ -143,12 +143,12 @@ def interval(estimate: Estimate | None) -> str:
 def _final_table(look: Look) -> Table:
     title = f"Sealed test split, {look.images} images; earlier looks: {look.earlier_looks}"
     table = _bare(title)
-    columns = list(dict.fromkeys(name for row in look.scores.values() for name in row))
-    for column in ("", *(NAMES.get(name, name) for name in columns), "lead over baseline"):
+    for column in ("", "score", "accuracy", "UAR", "AU-F1", "score over baseline"):
         table.add_column(column)
     for who, measures in look.scores.items():
-        cells = [interval(measures.get(name)) for name in columns]
-        table.add_row(who, *cells, interval(look.leads.get(who)))
+        rest = [measures.get(name) for name in ("accuracy", "uar", "AU-F1")]
+        short = ["–" if found is None else f"{found.value:.3f}" for found in rest]
+        table.add_row(who, interval(measures["score"]), *short, interval(look.leads.get(who)))
     return table
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from trainables import metrics
 from trainables.config import Part, TrialConfig
-from trainables.store import Predictions, RunStore, TrialResult, TrialStore
+from trainables.store import Predictions, RunStore, Status, TrialResult, TrialStore
 
 RAF_CE = {
     "Happily surprised": 394, "Happily disgusted": 171, "Sadly fearful": 109, "Sadly angry": 136,
@@ -162,7 +162,7 @@ def make_run(
         if has_test:
             skill, fairness = skill_of(trial.config())
             trial.save_predictions("test", predictions(data, skill, fairness, rng, "test"))
-        status = "completed" if stops == EPOCHS else "stopped"
+        status: Status = "completed" if stops == EPOCHS else "stopped"
         trial.finish(TrialResult(status, last, stops, 4.0 * stops + number, 0.5))
     return run
 

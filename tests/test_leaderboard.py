@@ -12,7 +12,7 @@ from fake_run import FakeData, add_trial, edit_json, make_meta, make_run, small
 from analysis import ensemble, leaderboard, tables
 from analysis.leaderboard import read_board
 from trainables import metrics
-from trainables.store import Predictions, RunStore, TrialResult
+from trainables.store import Predictions, RunStore, Status, TrialResult
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ def test_a_failed_baseline_is_told_with_its_reason(tmp_path: Path) -> None:
     run = RunStore.create(tmp_path / "run", make_meta(small(), 2))
     for n in range(2):
         trial = add_trial(run, n, small(), np.random.default_rng(n))
-        status = "failed" if n == 0 else "completed"
+        status: Status = "failed" if n == 0 else "completed"
         trial.finish(TrialResult(status, {}, 27, 1.0, error="" if n else "OSError: disk full"))
     board = read_board(run)
     assert leaderboard.baseline(board)[0] is None

@@ -1,64 +1,24 @@
-"""The report of fixed runs, element by element; hostile names; runs with holes; the sealed test."""
+"""The report of fixed runs, element by element, and hostile names."""
 
-import io
 import json
 import re
-import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from fake_run import FakeData, add_trial, edit_json, make_meta, make_run, small
-from rich.console import Console
+from fake_run import FakeData, add_trial, edit_json, make_run, small
+from page import Page, printed
 
 from analysis import findings, report
 from analysis.importance import importance
 from analysis.leaderboard import read_board, varying
 from trainables import metrics
-from trainables.store import Predictions, RunStore, TrialResult
+from trainables.store import RunStore, TrialResult
 
 HOSTILE = ('</script><script>alert("x")</script>', "<img src=x onerror=alert(1)>", "a & b | 'c'")
-
-
-class Page(HTMLParser):
-    """The rows of every table by the id of its section, the text, and all addresses."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.section, self.rows, self.cell = "", dict[str, list[list[str]]](), False
-        self.text, self.tags, self.addresses = "", list[str](), list[str]()
-        self.scripts, self.in_script = list[str](), False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        known = dict(attrs)
-        self.tags.append(tag)
-        self.in_script = tag == "script"
-        self.addresses += [str(known[name]) for name in ("src", "href") if name in known]
-        if tag == "section":
-            self.section = str(known.get("id"))
-        if tag == "tr":
-            self.rows.setdefault(self.section, []).append([])
-        if tag in ("td", "th"):
-            self.rows[self.section][-1].append("")
-            self.cell = True
-
-    def handle_endtag(self, tag: str) -> None:
-        self.in_script = False
-        if tag in ("td", "th"):
-            self.cell = False
-
-    def handle_data(self, data: str) -> None:
-        if self.in_script:
-            self.scripts.append(data)
-            return
-        self.text += data
-        if self.cell:
-            self.rows[self.section][-1][-1] += data
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +31,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
 @pytest.fixture(scope="module")
 def page(run: RunStore) -> Page:
     return Page((run.root / "report" / "index.html").read_text())
-
-
-def printed(run: RunStore, final: bool = False) -> str:
-    out = io.StringIO()
-    report.report_run(run, Console(file=out, width=100), final)
-    return out.getvalue()
 
 
 def test_the_page_shows_every_trial_in_the_order_of_the_csv(run: RunStore, page: Page) -> None:
@@ -214,96 +168,6 @@ def test_the_summary_is_printed(run: RunStore) -> None:
     assert report.summary_tables(run)
 
 
-def empty(root: Path) -> RunStore:
-    return RunStore.create(root, make_meta(small(), 3))
-
-
-def just_started(root: Path) -> RunStore:
-    run = empty(root)
-    run.update_meta(finished=None)
-    trial = add_trial(run, 0, small(), np.random.default_rng(0), 2)
-    (trial.path / "val.npz").unlink()
-    return run
-
-
-def running(root: Path) -> RunStore:
-    run = empty(root)
-    run.update_meta(finished=None)
-    for n in range(2):
-        add_trial(run, n, small(), np.random.default_rng(n), 2)
-    return run
-
-
-def one_trial(root: Path) -> RunStore:
-    return make_run(root, 1, small())
-
-
-def all_failed(root: Path) -> RunStore:
-    run = empty(root)
-    for n in range(2):
-        trial = add_trial(run, n, small(), np.random.default_rng(n), 2)
-        trial.finish(TrialResult("failed", {}, 2, 1.0, error="boom"))
-    return run
-
-
-def one_class(root: Path) -> RunStore:
-    run = make_run(root, 4, small())
-    for record in run.records():
-        stored = run.trial(record.id).predictions("val")
-        assert stored is not None
-        rest = (stored.probs, stored.aus, stored.au_probs)
-        zeros = np.zeros_like(stored.labels)
-        run.trial(record.id).save_predictions("val", Predictions(stored.ids, zeros, *rest))
-    return run
-
-
-def no_units(root: Path) -> RunStore:
-    return make_run(root, 4, FakeData(("a", "b"), (60, 40), (), 0.8))
-
-
-def sparse_meta(root: Path) -> RunStore:
-    run = make_run(root, 4, small())
-    (run.root / "run.json").write_text(json.dumps({"data": {"class_names": ["x", "y", "z"]}}))
-    return run
-
-
-def torn(root: Path) -> RunStore:
-    run = make_run(root, 4, small())
-    for record in run.records()[:3]:
-        (run.trial(record.id).path / "val.npz").write_bytes(b"PK")
-    return run
-
-
-@pytest.mark.parametrize(
-    ("make", "told"),
-    [
-        (empty, "no trial has usable predictions"),
-        (just_started, "it has no val predictions yet"),
-        (running, "no trial has ended yet"),
-        (one_trial, "it is the baseline itself"),
-        (all_failed, "boom"),
-        (one_class, "all validation images are of one class"),
-        (no_units, "the data has no action units"),
-        (sparse_meta, "the majority scores are unknown"),
-        (torn, "3 of 4 trials have no usable predictions"),
-    ],
-)
-def test_a_run_with_holes_gives_a_report_that_says_so(make, told, tmp_path) -> None:  # type: ignore[no-untyped-def]  # parametrised
-    run = make(tmp_path / "run")
-    page = Page(report.write_report(run).read_text())
-    assert told in page.text
-    assert "nan" not in re.sub(r"loss is nan", "", page.text).lower().split()
-    assert printed(run)
-
-
-def test_no_ensemble_of_an_earlier_report_stays(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", 3, small())
-    report.write_report(run)
-    shutil.rmtree(run.root / "trials")
-    report.write_report(run)
-    assert not (run.root / "report" / "ensemble.json").exists()
-
-
 def test_importance_finds_what_mattered(tmp_path: Path) -> None:
     found = findings.find(read_board(make_run(tmp_path / "run", 60, small())))
     ranked = importance(found.table, varying(found.board.records))
@@ -331,90 +195,3 @@ def test_the_command_runs_from_a_shell(run: RunStore) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "index.html" in done.stdout
     assert done.stderr == ""
-
-
-@pytest.fixture
-def tested(tmp_path: Path, faces: Path) -> RunStore:
-    """A run on the prepared faces, with test predictions that are right nine times in ten."""
-    from trainables.data import cache
-
-    bundle, (labels, _) = cache.load(faces), cache.unseal(faces)
-    meta = {"cache": str(faces), "fingerprint": bundle.fingerprint}
-    data = FakeData(bundle.class_names, (60,) * len(bundle.class_names), ("AU1",), 0.5, meta)
-    run = make_run(tmp_path / "run", 4, data)
-    for number, record in enumerate(run.records()):
-        rng = np.random.default_rng(number)
-        said = np.where(rng.random(len(labels)) < 0.9, labels, 0)
-        probs = np.eye(len(bundle.class_names))[said].astype(np.float32)
-        order = rng.permutation(len(labels))
-        sealed = np.full(len(labels), -1)
-        none = np.zeros((len(labels), 0))
-        run.trial(record.id).save_predictions(
-            "test",
-            Predictions(
-                tuple(bundle.test.ids[i] for i in order),
-                sealed,
-                probs[order],
-                np.full(bundle.test.aus.shape, -1, np.int8),
-                none.astype(np.float32),
-            ),
-        )
-    return run
-
-
-def test_the_sealed_split_is_scored_and_the_look_is_written_down(tested: RunStore) -> None:
-    text = printed(tested, final=True)
-    assert "earlier looks: 0" in text
-    lines = (tested.root / "test_ledger.jsonl").read_text().splitlines()
-    look = json.loads(lines[0])
-    assert len(lines) == 1
-    assert look["earlier_looks"] == 0
-    assert {"baseline", "best single"} <= set(look["scores"])
-    assert 0.85 < look["scores"]["baseline"]["accuracy"] < 0.97
-    assert "earlier looks: 1" in printed(tested, final=True)
-    page = Page((tested.root / "report" / "index.html").read_text())
-    row = next(row for row in page.rows["final"] if row[0] == "baseline")
-    assert row[2].startswith(f"{look['scores']['baseline']['accuracy']:.3f}")
-
-
-def test_without_final_the_test_split_stays_sealed(
-    tested: RunStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from trainables.data import cache
-
-    monkeypatch.setattr(cache, "unseal", lambda path: pytest.fail("opened"))
-    report.write_report(tested)
-    assert not (tested.root / "test_ledger.jsonl").exists()
-
-
-def test_a_contender_without_test_predictions_is_not_scored(tested: RunStore) -> None:
-    (tested.trial(tested.records()[0].id).path / "test.npz").unlink()
-    text = printed(tested, final=True)
-    assert "baseline is not scored" in text
-    look = json.loads((tested.root / "test_ledger.jsonl").read_text())
-    assert "baseline" not in look["scores"]
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"fingerprint": "other"}, "these are other images"),
-        ({"cache": "/nowhere"}, "prepare 'faces:4000' again"),
-    ],
-)
-def test_data_that_changed_is_refused(tested, change, told, capsys) -> None:  # type: ignore[no-untyped-def]  # parametrised
-    edit_json(tested.root / "run.json", data={**tested.meta()["data"], **change})
-    assert report.main([str(tested.root), "--final"]) == 2
-    assert told in capsys.readouterr().err
-    assert not (tested.root / "test_ledger.jsonl").exists()
-
-
-def test_test_predictions_of_other_images_are_refused(tested: RunStore) -> None:
-    for record in tested.records():
-        stored = tested.trial(record.id).predictions("test")
-        assert stored is not None
-        rest = (stored.labels, stored.probs, stored.aus, stored.au_probs)
-        ids = tuple(f"x{n}" for n in range(len(stored.ids)))
-        tested.trial(record.id).save_predictions("test", Predictions(ids, *rest))
-    with pytest.raises(ValueError, match="other images"):
-        report.write_report(tested, final=True)
