@@ -169,7 +169,7 @@ class Space:
         return Space(self.name, prune({**self.settings, **values}))
 
     def without(self, name: str, options: tuple[Value, ...]) -> "Space":
-        """The same space with some options of a choice removed; a choice of one becomes constant."""
+        """The space with some options of a choice removed; a choice of one becomes constant."""
         dim = self.settings.get(name)
         if not isinstance(dim, Choice):
             return self

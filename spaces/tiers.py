@@ -35,6 +35,7 @@ class Tier:
     trials: int
     first_rung: int  # epochs before a trial may be stopped; covers warm-up
     backbones: Mapping[str, str]
+    extra: tuple[str, ...] = ()  # networks beside the families
     settings: Mapping[str, Dimension | Value] = field(default_factory=dict)
 
 
@@ -51,16 +52,17 @@ TIERS = {
     "tiny": Tier(
         "tiny",
         image_size=64,
-        epochs=12,
+        epochs=9,
         trials=20,
         first_rung=3,
         backbones={
-            "resnet": "resnet10t",
+            "resnet": "test_resnet",
             "efficientnet": "test_efficientnet",
             "convnext": "test_convnext",
             "mobilenet": "mobilenetv3_small_050",
             "vit": "test_vit",
         },
+        extra=("small_resnet",),
     ),
     "mid": Tier(
         "mid",
@@ -102,7 +104,7 @@ def at_tier(space: Space, tier: Tier) -> Space:
     settings |= {name: dim for name, dim in tier.settings.items() if name in settings}
     backbone = settings.get("backbone")
     if isinstance(backbone, Choice):
-        options = tuple(tier.backbones.get(str(o), o) for o in backbone.options)
+        options = (*(tier.backbones.get(str(o), o) for o in backbone.options), *tier.extra)
         default = tier.backbones.get(str(backbone.default), backbone.default)
         settings["backbone"] = Choice(options, default, backbone.when)
     elif backbone is not None:

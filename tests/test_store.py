@@ -56,6 +56,15 @@ def test_history_keeps_the_first_row_of_an_epoch_and_drops_a_torn_line(trial) ->
     assert [row["score"] for row in trial.history()] == [0.1, 0.2]
 
 
+def test_a_writer_after_a_torn_line_starts_its_own(trial) -> None:
+    trial.append({"epoch": 1, "score": 0.1})
+    with (trial.path / "history.jsonl").open("ab") as file:
+        file.write(b'{"epoch": 2, "sc')
+    trial.append({"epoch": 2, "score": 0.2})
+    trial.append({"epoch": 3, "score": 0.3})
+    assert [(row["epoch"], row["score"]) for row in trial.history()] == [(1, 0.1), (2, 0.2), (3, 0.3)]
+
+
 def test_a_row_with_nan_is_refused(trial) -> None:
     assert not finite({"score": float("nan")})
     with pytest.raises(ValueError, match="JSON"):

@@ -21,7 +21,7 @@ def recalls(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def f1_scores(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """F1 per class (K,) = 2 TP / (2 TP + FP + FN); NaN for a class neither present nor predicted."""
+    """F1 per class (K,) = 2 TP / (2 TP + FP + FN); NaN for a class neither true nor predicted."""
     total = counts.sum(0) + counts.sum(1)
     return np.where(total > 0, 2 * np.diag(counts) / np.maximum(total, 1), np.nan)
 

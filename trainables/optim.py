@@ -42,7 +42,7 @@ def _floats(model: nn.Module) -> list[Tensor]:
 
 
 class Stepper:
-    """Optimiser steps with mixed precision, clipping, and smaller micro-batches when memory is short.
+    """Optimiser steps with mixed precision, clipping, and smaller pieces when memory is short.
 
     Keeps the number of parts a batch is cut into: it doubles at each out-of-memory error.
     """
@@ -55,7 +55,7 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
 
     def step(self, batch: Batch, loss: BatchLoss) -> float:
-        """One update on the batch; its mean loss. Raises the out-of-memory error of a single image."""
+        """One update on the batch; its mean loss. A single image out of memory raises."""
         while True:
             try:
                 return self._step(batch, loss)

@@ -15,6 +15,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -112,15 +113,19 @@ class TrialStore:
         """Add an epoch's row. A missing value is None; NaN raises ValueError."""
         self._fence()
         line = json.dumps(row, allow_nan=False).encode() + b"\n"
+        written = self.read("history.jsonl") or b"\n"
         with (self.path / "history.jsonl").open("ab", buffering=0) as file:
+            if not written.endswith(b"\n"):  # an earlier writer died in the middle of its line
+                line = b"\n" + line
             file.write(line)  # one write(2): the whole line or, after a crash, a torn last line
 
     def history(self) -> list[Row]:
-        """Rows by epoch; the first row of an epoch stands, a torn last line is ignored."""
+        """Rows by epoch; the first row of an epoch stands, torn lines are ignored."""
         rows: dict[int, Row] = {}
         for line in (self.read("history.jsonl") or b"").split(b"\n")[:-1]:
-            row = json.loads(line)
-            rows.setdefault(row["epoch"], row)
+            with suppress(json.JSONDecodeError):
+                row = json.loads(line)
+                rows.setdefault(row["epoch"], row)
         return [rows[epoch] for epoch in sorted(rows)]
 
     def save_predictions(self, split: str, predictions: Predictions) -> None:
