@@ -67,7 +67,7 @@ def check_settings(flat: Mapping[str, Value]) -> None:
         "augment": AUGMENTS,
         "mix": MIXERS,
     }
-    check_backbone(config.backbone.name)
+    check_backbone(config.backbone.name, config.backbone.args)
     for name, registry in registries.items():
         part: Part = getattr(config, name)
         registry.check(part.name, part.args)

@@ -32,7 +32,7 @@ class Objective:
 
     def __call__(self, model: FERModel, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean loss of the batch and its detached parts."""
-        out = model(batch.images)
+        out = model(batch.images.contiguous(memory_format=torch.channels_last))
         weights = batch.targets @ self.class_weights
         parts = {"emotion_loss": (self.emotion(out.logits.float(), batch.targets) * weights).mean()}
         total = parts["emotion_loss"] + out.penalty
@@ -126,7 +126,8 @@ def predict(
     for start in range(0, len(split), EVALUATION_BATCH):
         images = torch.from_numpy(np.array(split.images[start : start + EVALUATION_BATCH]))
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            out = model(images.to(device).float() / 255)
+            pixels = images.to(device).float() / 255
+            out = model(pixels.contiguous(memory_format=torch.channels_last))
         probs.append(out.logits.float().softmax(1).cpu())
         found = out.au_logits
         au_probs.append(

@@ -76,11 +76,11 @@ class Training:
             bundle.components,
             len(bundle.basic_names),
         )
-        layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
-        self.model = model.to(self.device).to(memory_format=layout)
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.average = Average(self.model, config.ema)
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(model, config.lr, config.head_lr_multiplier, config.weight_decay)
+            parameter_groups(model, config.lr, config.head_lr_multiplier, config.weight_decay),
+            fused=True,
         )
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.stepper = Stepper(self.optimizer, config.clip, self.device)

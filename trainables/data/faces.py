@@ -132,9 +132,7 @@ def _pictures(people: Sequence[Person], spec: FacesSpec, workers: int | None) ->
         yield from pool.map(draw, chunks)
 
 
-def render_all(
-    spec: FacesSpec, progress: Progress | None = None, workers: int | None = None
-) -> U8:
+def render_all(spec: FacesSpec, progress: Progress | None = None, workers: int | None = None) -> U8:
     """(N, 3, S, S) RGB pictures in the order of `draw_people`, the same for any `workers`."""
     images = np.empty((spec.count, 3, spec.size, spec.size), np.uint8)
     done = 0
