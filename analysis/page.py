@@ -31,6 +31,7 @@ META = (  # what the page shows of run.json; what is missing there appears as "?
     *("versions", "host", "tier"),
 )
 DATA = ("name", "source", "fingerprint", "image_size", "is_synthetic", "notes", "sizes")
+SECONDARY = ("attention_stage", "region_weight", "curriculum_order", "weight_decay", "dropout")
 SPACE = ("name", "digest", "settings")
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -145,13 +146,19 @@ def unit_scores(findings: Findings) -> dict[str, NDArray[np.float64]]:
     }
 
 
+def is_main(name: str, value: str) -> bool:
+    """Whether a setting is told at first sight: a part that is used, or a plain number."""
+    return bool(value) and value != "none" and "." not in name and name not in SECONDARY
+
+
 def _rows(findings: Findings, settings: list[str]) -> Iterator[dict[str, Any]]:
     for _, row in findings.table.iterrows():
         cells = [_cell(row, column) for column in tables.SHOWN]
         own = [(name, tables.setting(row[f"setting {name}"])) for name in settings]
         yield {
             "cells": cells,
-            "settings": [(name, value) for name, value in own if value],
+            "settings": [(n, v) for n, v in own if is_main(n, v)],
+            "details": [(n, v) for n, v in own if v and not is_main(n, v)],
             "note": row["note"] if row["status"] != "failed" else "",
             "is_baseline": row["trial"] == findings.baseline,
             "is_best": row["trial"] == findings.best,

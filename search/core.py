@@ -171,6 +171,8 @@ class Search:
         result = own.result()  # the first verdict stands: the trial may have filed its own
         assert result is not None
         self.results[trial] = result
+        if result.status != "failed":
+            own.discard("last.pt")  # nobody goes on from here, and it is four times the weights
         self._release(trial)
         self.proposer.tell(trial, rows, result.status)
         return result.status

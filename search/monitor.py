@@ -173,7 +173,7 @@ def rung_lines(search: Search) -> list[str]:
 def describe(search: Search, trial: str) -> str:
     """The settings in which trials of this run differ, a plug-in by its name alone."""
     config = search.configs[trial]
-    used = [n for n in config if n not in UNTOLD and config[n] != "none"]
+    used = [n for n in config if n not in UNTOLD and "." not in n and config[n] != "none"]
     names = [n for n in used if varies(search, n)]
     return ", ".join(setting(config, name) for name in names or ("backbone", "loss", "lr"))
 

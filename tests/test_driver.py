@@ -1,14 +1,17 @@
 """Ray Tune as a front: what is on record after bugs, dead workers and interrupts."""
 
+import io
 import os
 import signal
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from test_core import recomputed
 from toy import EPOCHS, flat, quality, run_toy, start
 
 from search.driver import Resources, allowed_ahead, count_workers, dotted_name, run_ray, start_ray
+from search.monitor import Monitor
 from search.worker import TrialActor, use_threads
 from trainables.config import TrialConfig
 
@@ -57,7 +60,8 @@ def test_bugs_and_dead_workers_are_outcomes_and_the_rest_goes_on(cluster, tmp_pa
         ("default", flat(weights="die", fold=4, lr=1e-2, loss="focal", seed=2)),  # the best
     ]
     search = start(tmp_path, budget=12, anchors=anchors)
-    assert run_ray(search, tmp_path, run_toy)
+    monitor = Monitor(search, 12, EPOCHS, Console(file=io.StringIO(), force_terminal=True))
+    assert run_ray(search, tmp_path, run_toy, observer=monitor)  # Tune pickles what watches it
     baseline, raised, died, *others = search.store.records()
     assert baseline.result.status == "completed"
     assert (raised.result.status, raised.result.epoch) == ("failed", 0)

@@ -109,6 +109,10 @@ class TrialStore:
         path = self.path / name
         return path.read_bytes() if path.exists() else None
 
+    def discard(self, name: str) -> None:
+        """Remove a file that is no longer needed, if it is there."""
+        (self.path / name).unlink(missing_ok=True)
+
     def append(self, row: Row) -> None:
         """Add an epoch's row. A missing value is None; NaN raises ValueError."""
         self._fence()
