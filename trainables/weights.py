@@ -70,7 +70,7 @@ PACKAGES: Mapping[str, Package] = {
 
 
 def load_weights(backbone: Backbone, name: str, source: str) -> Report:
-    """Load "package", "hub" or the file at a path into the backbone of that timm name.
+    """Load "package", "hub", a file, or a folder's <name>.safetensors into the backbone.
 
     Raises LookupError or FileNotFoundError when there are none, ValueError when they do not fit.
     """
@@ -79,8 +79,15 @@ def load_weights(backbone: Backbone, name: str, source: str) -> Report:
     elif source == "hub":
         state = _hub_state(name)
     else:
-        state = read_state(Path(source))
+        path = Path(source)
+        state = read_state(_in_folder(path, name) if path.is_dir() else path)
     return fit(backbone.net, state, source)
+
+
+def _in_folder(folder: Path, name: str) -> Path:
+    """The file of that backbone, by its timm name; the first suffix where there is none."""
+    files = [folder / f"{name}{suffix}" for suffix in (".safetensors", ".pth", ".pt")]
+    return next((file for file in files if file.is_file()), files[0])
 
 
 def fit(net: nn.Module, state: State, source: str) -> Report:
