@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from search.asha import Asha, Verdict
 from trainables.config import Flat, TrialConfig
-from trainables.store import Row, RunStore, Status, TrialResult, TrialStore
+from trainables.store import Fenced, Row, RunStore, Status, TrialResult, TrialStore
 
+STATE = "last.pt"
 RunTrial = Callable[[TrialStore, Path], Iterator[Row]]  # (the trial's folder, the data) -> its rows
 
 
@@ -87,6 +88,8 @@ class Search:
                 self.backlog.append(record.id)
             else:
                 self.results[record.id] = record.result
+                if record.result.status != "failed":  # a crash may have come before
+                    self.store.trial(record.id).discard(STATE)
                 self.proposer.tell(record.id, record.history, record.result.status)
 
     def _know(self, trial: str, config: Flat, role: str) -> None:
@@ -154,7 +157,9 @@ class Search:
         if self.store.trial(trial).result() is not None:
             self.on_end(trial)  # the worker had closed the trial before it vanished
         elif self.losses[trial] > self.max_losses:
-            self.store.hand_out(trial)  # a worker that is only cut off must not write any more
+            self.live[trial] = self.store.hand_out(
+                trial
+            )  # a worker that is only cut off must not write any more
             self.on_end(trial, f"its worker was lost {self.losses[trial]} times")
         else:
             self._release(trial)
@@ -164,15 +169,19 @@ class Search:
         """Close the books on a trial; the status that is on record."""
         if trial in self.results:
             return self.results[trial].status
-        own = self.store.trial(trial)
+        own = self.store.trial(trial, self.live.get(trial))
         self._take(trial, own.history())  # rows that were stored but never delivered
         rows, is_stopped = self.history(trial), trial in self._stopped
-        own.finish(outcome(rows, self.asha.max_epochs, is_stopped, error))
+        try:
+            own.finish(outcome(rows, self.asha.max_epochs, is_stopped, error))
+        except Fenced:  # another driver has handed it out since: the verdict is not ours
+            self._release(trial)
+            return "running"
         result = own.result()  # the first verdict stands: the trial may have filed its own
         assert result is not None
         self.results[trial] = result
         if result.status != "failed":
-            own.discard("last.pt")  # nobody goes on from here, and it is four times the weights
+            own.discard(STATE)  # nobody goes on from here, and it is four times the weights
         self._release(trial)
         self.proposer.tell(trial, rows, result.status)
         return result.status

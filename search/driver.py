@@ -50,6 +50,7 @@ def run_ray(
         "data": str(data.resolve()),
         "store": str(search.store.root.resolve()),
         "cpus": resources.cpus_per_trial,
+        "gpus": resources.gpus_per_trial,
     }
     quiet()
     limit = partial(allowed_ahead, workers, resources.max_concurrent is not None)

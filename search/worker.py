@@ -24,7 +24,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
 
     def _open(self, config: dict[str, Any]) -> None:
         """Only remember what to do: a failure here would be held against Tune, not the trial."""
-        self.trial, self.cpus = config["trial"], config["cpus"]
+        self.trial, self.cpus, self.gpus = config["trial"], config["cpus"], config["gpus"]
         self.data = Path(config["data"])
         self.store = TrialStore(Path(config["store"]) / "trials" / config["tid"], config["attempt"])
         self.last: Row | None = None
@@ -34,6 +34,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
         try:
             if self.rows is None:
                 use_threads(self.cpus)
+                if not self.gpus:
+                    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks: Ray leaves it
                 module, _, name = self.trial.partition(":")
                 run_trial: RunTrial = getattr(importlib.import_module(module), name)
                 self.rows = run_trial(self.store, self.data)
@@ -56,6 +58,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
         if self.rows is not None:
             close(self.rows)
         self.rows = None
+        if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
+            sys.modules["torch"].cuda.empty_cache()  # the neighbour on this GPU may want it
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._close()

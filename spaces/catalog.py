@@ -33,7 +33,7 @@ def _from_file(path: Path) -> Space:
         raise LookupError(f"no space file at '{path}'; known spaces: {', '.join(NAMES)}")
     try:
         space = runpy.run_path(str(path)).get("SPACE")
-    except Exception as error:  # whatever the user's file does wrong is told as its mistake
+    except (Exception, SystemExit) as error:  # all that the file does wrong is its mistake
         raise ValueError(
             f"the space file '{path}' fails: {type(error).__name__}: {error}"
         ) from error

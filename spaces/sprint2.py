@@ -4,6 +4,9 @@ Backbone, attention and its stage, fusion, head, lambda, AU loss, emotion loss, 
 mixing and the optimiser, each with its arguments: some 40 dimensions, about half of them active in
 a trial. "none" is in every choice, so each technique has its control. At most one imbalance
 correction: `rebalance` exists only under losses that do not correct by themselves.
+
+A curriculum ends within the first quarter of the training, so that the first rung (a third of it in
+every tier) judges networks that have been trained on all classes.
 """
 
 from spaces.space import Choice, IntRange, LogUniform, Space, Uniform
@@ -13,6 +16,7 @@ AU_GUIDED = ("au_spatial", "au_cross")
 ATTENTION = ("se", "eca", "cbam", "coordinate", *AU_GUIDED)
 PACING = ("linear", "root", "geometric", "step")
 FUSION = ("concat", "fpn", "gated")
+NOT_LDAM = ("cross_entropy", "focal", "class_balanced", "balanced_softmax")  # it has its own head
 NEUTRAL = ("cross_entropy", "focal")  # losses that leave the class weights alone
 
 SPACE = Space(
@@ -21,17 +25,19 @@ SPACE = Space(
         "backbone": Choice(("resnet", "efficientnet", "convnext", "mobilenet", "vit"), "resnet"),
         "attention": Choice(("none", *ATTENTION), "none"),
         "attention_stage": Choice(("middle", "last"), "middle", {"attention": ATTENTION}),
-        "region_weight": LogUniform(0.01, 1.0, 0.1, {"attention": ("au_spatial",)}),
         "fusion": Choice(("none", *FUSION), "none"),
         "fusion.width": IntRange(64, 256, 128, log=True, when={"fusion": FUSION}),
-        "head": Choice(("flat", "additive", "additive_residual"), "flat"),
         "dropout": Uniform(0.0, 0.5, 0.1),
         "au_loss": Choice(("none", *AU), "bce"),
         "au_weight": LogUniform(0.03, 3.0, 0.3, {"au_loss": AU}),
+        "region_weight": LogUniform(
+            0.01, 1.0, 0.1, {"attention": ("au_spatial",), "au_loss": AU}
+        ),  # AU supervision too: it goes with lambda
         "au_loss.clip": LogUniform(1.0, 20.0, 5.0, {"au_loss": ("bce",)}),
         "au_loss.gamma_neg": Choice((0.0, 1.0, 2.0, 4.0), 2.0, {"au_loss": ("asymmetric",)}),
         "au_loss.margin": Choice((0.0, 0.05), 0.0, {"au_loss": ("asymmetric",)}),
         "loss": Choice((*NEUTRAL, "class_balanced", "ldam", "balanced_softmax"), "cross_entropy"),
+        "head": Choice(("flat", "additive", "additive_residual"), "flat", {"loss": NOT_LDAM}),
         "loss.smoothing": Choice((0.0, 0.05, 0.1, 0.2), 0.1, {"loss": ("cross_entropy",)}),
         "loss.gamma": Uniform(0.5, 3.0, 1.0, {"loss": ("focal",)}),
         "loss.beta": Choice((0.9, 0.95, 0.99, 0.995, 0.999), 0.99, {"loss": ("class_balanced",)}),
@@ -47,12 +53,10 @@ SPACE = Space(
             ("class_count", "random", "reversed"), "class_count", {"curriculum": PACING}
         ),
         "curriculum.start": Uniform(0.1, 0.9, 0.4, {"curriculum": PACING}),
-        "curriculum.full_at": Uniform(
-            0.1, 0.8, 0.4, {"curriculum": ("linear", "root", "geometric")}
-        ),
+        "curriculum.full_at": Uniform(0.05, 0.25, 0.2, {"curriculum": PACING}),  # see below
         "curriculum.power": Choice((2.0, 3.0, 5.0), 2.0, {"curriculum": ("root",)}),
         "curriculum.factor": Uniform(1.5, 3.0, 2.0, {"curriculum": ("step",)}),
-        "curriculum.step_length": Uniform(0.05, 0.3, 0.1, {"curriculum": ("step",)}),
+        "curriculum.step_length": Uniform(0.02, 0.1, 0.05, {"curriculum": ("step",)}),
         "augment": Choice(("light", "medium"), "light"),
         "mix": Choice(("none", "mixup", "cutmix"), "none"),
         "mix.alpha": Choice((0.1, 0.2, 0.4, 1.0), 0.2, {"mix": ("mixup", "cutmix")}),

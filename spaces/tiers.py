@@ -33,7 +33,7 @@ class Tier:
     image_size: int
     epochs: int
     trials: int
-    first_rung: int  # epochs before a trial may be stopped; covers warm-up
+    first_rung: int  # epochs before a trial may be stopped: a third, which covers curricula
     backbones: Mapping[str, str]
     extra: tuple[str, ...] = ()  # networks beside the families
     settings: Mapping[str, Dimension | Value] = field(default_factory=dict)
@@ -53,7 +53,7 @@ TIERS = {
         "tiny",
         image_size=64,
         epochs=12,
-        trials=20,
+        trials=16,
         first_rung=4,
         backbones={
             "resnet": "test_resnet",
@@ -69,7 +69,7 @@ TIERS = {
         image_size=224,
         epochs=30,
         trials=100,
-        first_rung=6,
+        first_rung=10,
         backbones={
             "resnet": "resnet50.a1_in1k",
             "efficientnet": "tf_efficientnet_b2.ns_jft_in1k",
@@ -82,9 +82,9 @@ TIERS = {
     "large": Tier(
         "large",
         image_size=224,
-        epochs=40,
+        epochs=42,
         trials=100,
-        first_rung=8,
+        first_rung=14,
         backbones={
             "resnet": "resnet50.a1_in1k",
             "efficientnet": "tf_efficientnetv2_s.in21k_ft_in1k",

@@ -181,3 +181,13 @@ def test_best_and_counts(tmp_path):
     assert counts(search) == {
         "running": 1, "completed": 0, "stopped": 0, "failed": 1, "waiting": 1,
     }  # fmt: skip
+
+
+def test_a_trial_that_another_driver_took_is_not_closed_here(tmp_path):
+    search = start(tmp_path)
+    handout = search.next()
+    newer = search.store.hand_out(handout.id)  # as a second driver on the same folder would
+    assert search.on_end(handout.id, "it was fenced off") == "running"
+    assert search.store.trial(handout.id).result() is None
+    assert handout.id not in search.live
+    search.store.trial(handout.id, newer).append({"epoch": 1, "score": 0.5})  # it may go on

@@ -162,13 +162,20 @@ def test_a_worker_takes_as_many_threads_as_its_trial_has_cpus(monkeypatch):
 
 def handed(search, **more):
     handout = search.next()
-    where = {"store": str(search.store.root), "data": ".", "cpus": 1, "trial": "toy:run_toy"}
+    where = {
+        "store": str(search.store.root),
+        "data": ".",
+        "cpus": 1,
+        "gpus": 0,
+        "trial": "toy:run_toy",
+    }
     return {"tid": handout.id, "attempt": handout.attempt, **where, **more}
 
 
 @pytest.fixture
 def one_thread(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # which a worker without GPUs sets
     monkeypatch.setattr("search.worker.use_threads", lambda cpus: None)
 
 

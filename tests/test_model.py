@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional
 
 from trainables.attention import ATTENTIONS
-from trainables.config import TrialConfig
+from trainables.config import Part, TrialConfig
 from trainables.fusion import FUSIONS
-from trainables.model import FERModel, build_model, parameter_groups
+from trainables.model import FERModel, build_model, head_of, parameter_groups
 
 K, A = 14, 18
 PAIRS = tuple((i % 6, (i + 1) % 6) for i in range(K))
@@ -154,3 +154,12 @@ def test_network_overfits_eight_images() -> None:
         loss.backward()
         optimiser.step()
     assert loss < 0.05
+
+
+def test_ldam_gets_the_head_it_is_defined_on() -> None:
+    ldam = Part("ldam", {"scale": 20.0})
+    assert head_of(TrialConfig(loss=ldam)) == Part("cosine", {"scale": 20.0})
+    assert head_of(TrialConfig(loss=ldam, head=Part("cosine", {"scale": 5.0}))).args["scale"] == 5.0
+    assert head_of(TrialConfig()) == Part("flat")
+    with pytest.raises(ValueError, match="'ldam' needs head 'flat'"):
+        head_of(TrialConfig(loss=ldam, head=Part("additive")))

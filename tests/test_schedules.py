@@ -61,3 +61,10 @@ def test_learning_rate_without_warmup_starts_whole() -> None:
 def test_learning_rate_survives_a_warmup_as_long_as_the_training() -> None:
     assert warmup_cosine(1, 2, 2) == pytest.approx(0.505)
     assert warmup_cosine(2, 2, 2) == 0
+
+
+@pytest.mark.parametrize("name", [n for n in SCHEDULES if n != "none"])
+def test_all_data_is_in_from_full_at_on(name: str) -> None:
+    fraction = SCHEDULES[name](start=0.1, full_at=0.25)
+    assert fraction(0.1) < 1
+    assert fraction(0.25) == fraction(0.9) == 1

@@ -127,3 +127,18 @@ def test_a_condition_needs_all_its_settings() -> None:
     assert applies(dim, {"a": "x", "b": "y"})
     assert not applies(dim, {"a": "x", "b": "z"})
     assert not applies(dim, {"a": "x"})
+
+
+@pytest.mark.parametrize("tier", TIERS.values(), ids=TIERS)
+def test_curricula_end_before_the_first_rung(tier) -> None:
+    dim = sized("sprint2", tier.name).dimensions["curriculum.full_at"]
+    last_before = (tier.first_rung - 1) / tier.epochs  # progress when that epoch starts
+    assert max(float(end) for end in dim.ends()) <= last_before
+
+
+@pytest.mark.parametrize("name", ["sprint1", "sprint2"])
+def test_without_lambda_no_part_learns_from_action_units(name: str) -> None:
+    flat = sized(name, "tiny").nearest({"attention": "au_spatial", "au_loss": "none"})
+    config = TrialConfig.from_flat(flat)
+    assert config.au_weight == 0
+    assert config.region_weight == 0

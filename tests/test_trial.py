@@ -239,3 +239,26 @@ def test_mixing_batches_never_change_the_images_in_the_cache(faces) -> None:
     before = np.array(training.bundle.train.images)
     list(training.feed.batches(np.arange(20), Generator().manual_seed(0)))
     np.testing.assert_array_equal(before, training.bundle.train.images)
+
+
+def test_unlabelled_images_do_not_dilute_the_au_loss(faces) -> None:
+    bundle = cache.load(faces)
+    flat = {**QUICK, "au_loss": "bce", "au_weight": 1.0, "augment": "none"}
+    training = Training(TrialConfig.from_flat(flat), bundle)
+    training.model.eval()
+    (batch,) = list(training.feed.batches(np.arange(16), Generator()))[:1]
+    labelled = batch.aus[(batch.aus >= 0).all(1)][:1].expand(16, -1)
+    some = labelled.clone()
+    some[4:] = -1
+    images = batch.images[:1].expand(16, -1, -1, -1)
+    objective = training._objective(0.0)
+    losses = [
+        float(objective(training.model, Batch(images, batch.targets[:16], aus))[1]["au_loss"])
+        for aus in (labelled, some)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_fold_is_refused_until_there_are_folds(faces) -> None:
+    with pytest.raises(ValueError, match="not built"):
+        Training(TrialConfig.from_flat({**QUICK, "fold": 1}), cache.load(faces))

@@ -208,7 +208,7 @@ class AuScore(nn.Module):
 
 def scale_of(x: Tensor) -> Tensor:
     """Root mean square of each map (N, 1, 1, 1), as a constant: changes are relative to it."""
-    return x.detach().square().mean((1, 2, 3), keepdim=True).sqrt()
+    return x.detach().float().square().mean((1, 2, 3), keepdim=True).sqrt().to(x.dtype)
 
 
 def positions(h: int, w: int, width: int, device: torch.device) -> Tensor:

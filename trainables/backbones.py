@@ -188,7 +188,7 @@ class Residual(nn.Module):
         self.first = _conv_norm(width_in, width_out, 3, stride)
         self.second = _conv_norm(width_out, width_out, 3)
         self.drop_path = DropPath(rate)
-        pool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
+        pool = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
         is_same = stride == 1 and width_in == width_out
         self.short = pool if is_same else nn.Sequential(pool, _conv_norm(width_in, width_out, 1))
 

@@ -33,11 +33,12 @@ class Objective:
     def __call__(self, model: FERModel, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean loss of the batch and its detached parts."""
         out = model(batch.images.contiguous(memory_format=torch.channels_last))
-        weights = batch.targets @ self.class_weights
+        weights = (batch.targets * self.class_weights).sum(1)
         parts = {"emotion_loss": (self.emotion(out.logits.float(), batch.targets) * weights).mean()}
         total = parts["emotion_loss"] + out.penalty
         if self.au_weight and out.au_logits is not None:
-            parts["au_loss"] = self.au(out.au_logits.float(), batch.aus).mean()
+            known = (batch.aus >= 0).any(1).sum().clamp_min(1)  # images without labels do not count
+            parts["au_loss"] = self.au(out.au_logits.float(), batch.aus).sum() / known
             total = total + self.au_weight * parts["au_loss"]
         if self.region_weight and out.au_maps is not None and batch.regions is not None:
             parts["region_loss"] = region_loss(out.au_maps.float(), batch.regions, batch.aus).mean()
@@ -118,14 +119,14 @@ def train_epoch(
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module, split: Split, device: torch.device
+    model: nn.Module, split: Split, device: torch.device, dtype: torch.dtype
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Class probabilities (N, K) and AU probabilities (N, A), or (N, 0) without an AU head."""
     model.eval()
     probs, au_probs = [], []
     for start in range(0, len(split), EVALUATION_BATCH):
         images = torch.from_numpy(np.array(split.images[start : start + EVALUATION_BATCH]))
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, dtype, enabled=device.type == "cuda"):
             pixels = images.to(device).float() / 255
             out = model(pixels.contiguous(memory_format=torch.channels_last))
         probs.append(out.logits.float().softmax(1).cpu())

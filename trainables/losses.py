@@ -21,6 +21,8 @@ Counts = NDArray[np.integer]
 Loss = Callable[[Tensor, Tensor], Tensor]
 LossBuilder = Callable[..., Loss]
 
+LDAM_SCALE = 16.0
+
 LOSSES: Registry[LossBuilder] = Registry("loss")
 AU_LOSSES: Registry[LossBuilder] = Registry("AU loss")
 
@@ -65,7 +67,7 @@ def class_balanced(class_counts: Counts, *, beta: float = 0.99) -> Loss:
 
 
 @LOSSES.register
-def ldam(class_counts: Counts, *, margin: float = 0.5, scale: float = 16.0) -> Loss:
+def ldam(class_counts: Counts, *, margin: float = 0.5, scale: float = LDAM_SCALE) -> Loss:
     """Cross-entropy with a margin that grows as n_k^(-1/4) (Cao et al. 2019, 1906.07413).
 
     The true logit loses scale * margin_k, the rarest class the whole `margin`. The logits are not

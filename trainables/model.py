@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from trainables.attention import ATTENTIONS, AU_AWARE
 from trainables.backbones import Backbone, build_backbone
-from trainables.config import TrialConfig
+from trainables.config import Part, TrialConfig
 from trainables.fusion import FUSIONS, Fusion
 from trainables.heads import HEADS, Components, penalty_of, small_linear
+from trainables.losses import LDAM_SCALE
 from trainables.weights import load_weights
 
 log = logging.getLogger(__name__)
@@ -116,7 +117,8 @@ def build_model(
     fusion = FUSIONS[config.fusion.name](backbone.channels, **config.fusion.args)
     channels = backbone.channels[stage]
     attention = ATTENTIONS[config.attention.name](channels, aus, **config.attention.args)
-    head = HEADS[config.head.name](fusion.dim, components, classes, basics, **config.head.args)
+    part = head_of(config)
+    head = HEADS[part.name](fusion.dim, components, classes, basics, **part.args)
     has_attention = config.attention.name != "none"
     is_seen = len(backbone.channels) + stage in fusion.sees
     side = Side(channels, fusion.dim) if has_attention and not is_seen else None
@@ -124,6 +126,21 @@ def build_model(
     au_head = small_linear(fusion.dim, aus) if needs_au_head else None
     heads = Heads(head, fusion.dim, side, au_head, learns_aus, config.dropout)
     return FERModel(backbone, attention, stage, fusion, heads)
+
+
+def head_of(config: TrialConfig) -> Part:
+    """The head asked for; for loss `ldam`, which is defined on cosines, a linear one normalised.
+
+    Raises ValueError for ldam with a head that is neither.
+    """
+    if config.loss.name != "ldam" or config.head.name == "cosine":
+        return config.head
+    if config.head.name != "flat":
+        raise ValueError(
+            f"loss 'ldam' needs head 'flat' (which it normalises) or 'cosine', not "
+            f"'{config.head.name}'"
+        )
+    return Part("cosine", {"scale": config.loss.args.get("scale", LDAM_SCALE)})
 
 
 def parameter_groups(

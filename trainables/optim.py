@@ -50,7 +50,7 @@ class Stepper:
     def __init__(self, optimizer: torch.optim.Optimizer, clip: float, device: torch.device) -> None:
         self.optimizer, self.clip, self.device, self.parts = optimizer, clip, device, 1
         half = device.type == "cuda"
-        bf16 = half and torch.cuda.is_bf16_supported()
+        bf16 = half and torch.cuda.is_bf16_supported(including_emulation=False)
         self.dtype = torch.bfloat16 if bf16 else torch.float16 if half else torch.float32
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
 
@@ -64,6 +64,7 @@ class Stepper:
                     raise
                 self.parts *= 2
                 self.optimizer.zero_grad(set_to_none=True)
+                self._forget_scaling()
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
                 log.warning(
@@ -71,6 +72,12 @@ class Stepper:
                     len(batch.images),
                     self.parts,
                 )
+
+    def _forget_scaling(self) -> None:
+        """Let the scaler begin its step anew: it refuses to unscale twice."""
+        if self.scaler.is_enabled():
+            scale = self.scaler.get_scale()
+            self.scaler = torch.amp.GradScaler(self.device.type, init_scale=scale)
 
     def _step(self, batch: Batch, loss: BatchLoss) -> float:
         self.optimizer.zero_grad(set_to_none=True)

@@ -47,10 +47,15 @@ def geometric(*, start: float = 0.3, full_at: float = 0.5) -> Schedule:
 
 
 @SCHEDULES.register
-def step(*, start: float = 0.3, factor: float = 1.8, step_length: float = 0.15) -> Schedule:
-    """Times `factor` after each `step_length` (Hacohen & Weinshall 2019, 1904.03626)."""
+def step(
+    *, start: float = 0.3, full_at: float = 0.5, factor: float = 1.8, step_length: float = 0.15
+) -> Schedule:
+    """Times `factor` after each `step_length`, all from `full_at` on (Hacohen & Weinshall 2019,
+    1904.03626)."""
 
     def fraction(progress: float) -> float:
+        if progress >= full_at:
+            return 1.0
         steps = math.floor(_clip(progress) / step_length + 1e-9)  # 0.3 / 0.1 is 2.9999999999999996
         return float(min(1.0, start * factor**steps))
 

@@ -14,6 +14,7 @@ import io
 import json
 import math
 import os
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -68,18 +69,26 @@ class Fenced(RuntimeError):
     """The trial has been handed to another worker since: this one must not write any more."""
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file whole: a reader sees the old content or the new, never a part."""
-    tmp = path.with_name(f".{path.name}.{os.getpid()}")
+def replace_file(path: Path, data: bytes, is_durable: bool = False) -> None:
+    """Write a file whole: a reader sees the old content or the new, never a part.
+
+    A durable file is on the disk when this returns, so that it survives a loss of power.
+    """
+    tmp = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # unique among nodes too
     try:
-        tmp.write_bytes(data)
+        with tmp.open("wb") as file:
+            file.write(data)
+            if is_durable:
+                file.flush()
+                os.fsync(file.fileno())
         tmp.replace(path)
     finally:
         tmp.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data: object) -> None:
-    replace_file(path, json.dumps(data, indent=1, allow_nan=False, default=list).encode())
+    text = json.dumps(data, indent=1, allow_nan=False, default=list)
+    replace_file(path, text.encode(), is_durable=True)
 
 
 @dataclass(frozen=True)
@@ -224,7 +233,7 @@ class RunStore:
         """The number of a new attempt at a trial; writers of earlier attempts are fenced off."""
         path = self.root / "trials" / trial_id / "attempt"
         attempt = int(path.read_text()) + 1 if path.exists() else 1
-        replace_file(path, str(attempt).encode())
+        replace_file(path, str(attempt).encode(), is_durable=True)
         return attempt
 
     def trial(self, trial_id: str, attempt: int | None = None) -> TrialStore:

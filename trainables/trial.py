@@ -5,7 +5,6 @@ Whoever drives it decides whether to ask for the next epoch; nothing after the l
 
 import io
 import logging
-import resource
 import time
 import zlib
 from collections.abc import Iterator
@@ -65,9 +64,15 @@ class Training:
 
     def __init__(self, config: TrialConfig, bundle: DataBundle) -> None:
         check_rebalancing(config)
+        if config.fold:
+            raise ValueError(
+                f"fold {config.fold}: cross-validation is not built yet, set fold to 0"
+            )
         seed_everything(config.seed, "weights")
         self.config, self.bundle, self.epoch, self.seconds = config, bundle, 0, 0.0
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()  # the process may have run other trials before
         has_aus = bool(bundle.au_names)
         model = build_model(
             config,
@@ -172,7 +177,7 @@ class Training:
         return advance
 
     def _predict(self, split: Split) -> Predictions:
-        probs, au_probs = predict(self.average.model, split, self.device)
+        probs, au_probs = predict(self.average.model, split, self.device, self.stepper.dtype)
         if not np.isfinite(probs).all():
             raise FloatingPointError(f"epoch {self.epoch}: predictions are not finite")
         return Predictions(split.ids, split.labels, probs, split.aus, au_probs)
@@ -214,12 +219,13 @@ class Training:
         data = store.read("last.pt")
         if data is None:
             return None
-        state = torch.load(io.BytesIO(data), map_location=self.device, weights_only=True)
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
         self.average.model.load_state_dict(state["average"])
         self.average.updates = state["updates"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.stepper.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the precision needed none
+            self.stepper.scaler.load_state_dict(state["scaler"])
         self.stepper.parts, self.seconds = state["parts"], state["seconds"]
         row: Row = state["row"]
         self.epoch = row["epoch"]
@@ -273,7 +279,5 @@ def _au_score(val: Predictions) -> float | None:
 
 
 def peak_gib(device: torch.device) -> float:
-    """Most device memory this process has held, in GiB; its resident memory on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    """Most memory the trial has held on its GPU, in GiB; 0 on a CPU, where it is not measured."""
+    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0

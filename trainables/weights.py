@@ -110,15 +110,26 @@ def fit(net: nn.Module, state: State, source: str) -> Report:
 
 
 def read_state(path: Path) -> State:
-    """The tensors of a .safetensors file or a torch checkpoint, read without running its code."""
+    """The tensors of a .safetensors file or a torch checkpoint, read without running its code.
+
+    Raises FileNotFoundError, or ValueError for a file of anything else.
+    """
     if not path.is_file():
         raise FileNotFoundError(
             f"no weights at '{path}'; known sources: none, package, hub, or the path of a "
             ".safetensors or .pth file"
         )
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises anything, even a KeyError
+        text = str(error).partition("\n")[0]
+        raise ValueError(
+            f"'{path}' is no file of weights ({type(error).__name__}: {text})"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"'{path}' holds a {type(content).__name__} instead of named tensors")
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
