@@ -1,0 +1,45 @@
+"""Pretrained weights are tried before a search, and never silently random."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from search.pretrained import fit_to_weights
+from spaces.space import Choice, Space
+from trainables.backbones import build_backbone
+
+SPACE = Space("two", {"backbone": Choice(("test_resnet", "small_resnet"), "small_resnet")})
+
+
+@pytest.fixture
+def file(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "test_resnet.safetensors"
+    save_file(build_backbone("test_resnet", 48).net.state_dict(), path)
+    return path
+
+
+def test_backbones_that_the_file_does_not_fit_are_left_out_and_named(file) -> None:
+    space, notes = fit_to_weights(SPACE, str(file), 48)
+    assert space.settings["backbone"] == "test_resnet"
+    assert "test_resnet: weights from" in notes[0]
+    assert "100.0%" in notes[0]
+    assert notes[1].startswith("small_resnet is left out")
+
+
+def test_a_folder_is_searched_by_the_backbones_name(file) -> None:
+    space, notes = fit_to_weights(SPACE, str(file.parent), 48)
+    assert space.settings["backbone"] == "test_resnet"
+    assert "small_resnet.safetensors" in notes[1]
+
+
+def test_weights_that_fit_nothing_are_refused_with_every_reason(tmp_path) -> None:
+    save_file({"x": torch.zeros(3)}, tmp_path / "x.safetensors")
+    with pytest.raises(
+        ValueError, match="fit no backbone of space 'two': test_resnet: .*small_resnet: "
+    ):
+        fit_to_weights(SPACE, str(tmp_path / "x.safetensors"), 48)
+
+
+def test_from_scratch_nothing_is_tried() -> None:
+    assert fit_to_weights(SPACE, "none", 48) == (SPACE, [])
