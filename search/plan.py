@@ -1,84 +1,57 @@
-"""Before a search starts: the space fitted to the data, checked, sized, and its time estimated."""
+"""Before a search starts: the space fitted to the wishes and the data, its size and its time."""
 
+import argparse
 import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from spaces.space import Choice, Space, Value
-from spaces.tiers import TIERS, Tier, at_tier
-from trainables.config import Part, TrialConfig, check_rebalancing
+from search.check import PROBLEMS, build, reason
+from search.monitor import span
+from search.options import LARGEST, SMALLEST
+from spaces.space import Choice, Dimension, Space, Value, prune
+from spaces.tiers import TIERS, Tier, at_tier, baseline
+from trainables.cli import say
+from trainables.config import TrialConfig
 from trainables.data.bundle import DataBundle
-from trainables.registry import Registry, unknown
+from trainables.registry import unknown
 
 AU_ATTENTION = ("au_spatial", "au_cross")
 COMPOUND_HEADS = ("additive", "additive_residual")
+DEFAULTS: dict[str, Value] = {"seed": 0, "weights": "none", "metric": "macro_f1"}
+Anchors = list[tuple[str, dict[str, Value]]]  # role and configuration of the first trials
 
 
-def fit_to_data(space: Space, bundle: DataBundle) -> tuple[Space, list[str]]:
-    """The space without what this data cannot feed, and a sentence for each thing left out."""
-    notes = []
-    if not bundle.au_names:
-        space = space.without("attention", AU_ATTENTION)
-        if "au_loss" in space.settings:
-            space = space.fixed({"au_loss": "none"})
-        notes.append("the data has no AU labels: AU loss and AU-guided attention are off")
-    if bundle.components is None:
-        space = space.without("head", COMPOUND_HEADS)
-        notes.append("the classes are not compounds of basic emotions: additive heads are off")
-    return space, notes
+def settle(args: argparse.Namespace, space: Space) -> tuple[argparse.Namespace, list[str]]:
+    """The flags, where not given taken from the space; a sentence for each that overrules it.
 
-
-def with_constants(space: Space, constants: Mapping[str, Value]) -> Space:
-    """The space with the command line's constants, which do not overrule a space that says more."""
-    return Space(space.name, {**constants, **space.settings})
-
-
-def check_space(space: Space) -> None:
-    """Build every corner of the space as a configuration. Raises LookupError or ValueError."""
-    for flat in (space.defaults(), *space.corners()):
-        check_settings(flat)
-
-
-def check_settings(flat: Mapping[str, Value]) -> None:
-    """Raise LookupError, TypeError or ValueError unless a trial can be built from the settings."""
-    from trainables.attention import ATTENTIONS
-    from trainables.augment import AUGMENTS, MIXERS
-    from trainables.backbones import check_backbone
-    from trainables.fusion import FUSIONS
-    from trainables.heads import HEADS
-    from trainables.losses import AU_LOSSES, LOSSES, REBALANCE
-    from trainables.schedules import ORDERS, SCHEDULES
-
-    config = TrialConfig.from_flat(flat)
-    registries: dict[str, Registry[Any]] = {
-        "attention": ATTENTIONS,
-        "fusion": FUSIONS,
-        "head": HEADS,
-        "loss": LOSSES,
-        "rebalance": REBALANCE,
-        "au_loss": AU_LOSSES,
-        "curriculum": SCHEDULES,
-        "augment": AUGMENTS,
-        "mix": MIXERS,
-    }
-    check_backbone(config.backbone.name, config.backbone.args)
-    for name, registry in registries.items():
-        part: Part = getattr(config, name)
-        registry.check(part.name, part.args)
-    if config.curriculum_order not in ORDERS:
-        raise LookupError(unknown("curriculum order", config.curriculum_order, ORDERS))
-    check_rebalancing(config)
+    Raises ValueError for a space that varies what is one for the whole run.
+    """
+    settled, notes = dict(vars(args)), []
+    for name in (*DEFAULTS, "image_size", "epochs"):
+        own, asked = space.settings.get(name), settled[name]
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(own, Dimension):
+            raise ValueError(
+                f"space '{space.name}' varies {name}, which is one for the whole run: make it a "
+                f"constant, or leave it out and make one run for each value of {flag}"
+            )
+        if own is not None:
+            TrialConfig.from_flat({name: own})  # raises TypeError for a wrong type
+            if asked is not None and asked != own:
+                notes.append(f"{flag} {asked} overrules the {own} of space '{space.name}'")
+        settled[name] = next((v for v in (asked, own) if v is not None), DEFAULTS.get(name))
+    return argparse.Namespace(**settled), notes
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the command line may override of a tier."""
+    """What the command line or the space may set of a tier."""
 
     tier: Tier
     image_size: int
@@ -100,20 +73,105 @@ def choose_sizes(
     trials: int | None,
 ) -> Sizes:  # six: one a flag
     """The tier asked for, or tiny on embedded data and on machines without a GPU, mid elsewhere."""
-    name = tier or ("tiny" if gpus == 0 or source.startswith("faces") else "mid")
+    from trainables.data.loaders import is_faces
+
+    name = tier or ("tiny" if gpus == 0 or is_faces(source) else "mid")
     if name not in TIERS:
         raise LookupError(unknown("tier", name, TIERS))
     chosen = TIERS[name]
+    if image_size is not None and not SMALLEST <= image_size <= LARGEST:
+        raise ValueError(f"image_size {image_size} is not within {SMALLEST} to {LARGEST}")
+    for what, value in (("epochs", epochs), ("trials", trials)):
+        if value is not None and value < 1:
+            raise ValueError(f"{what} {value} is too small: give 1 or more")
     length = epochs or chosen.epochs
     scaled = max(1, round(chosen.first_rung * length / chosen.epochs))
-    for flag, value, low in (
-        ("--image-size", image_size, 32),
-        ("--epochs", epochs, 1),
-        ("--trials", trials, 1),
-    ):
-        if value is not None and value < low:
-            raise ValueError(f"{flag} {value} is too small: give {low} or more")
     return Sizes(chosen, image_size or chosen.image_size, length, trials or chosen.trials, scaled)
+
+
+def fit_to_tier(space: Space, sizes: Sizes, args: argparse.Namespace) -> tuple[Space, list[str]]:
+    """The space at its size, with the run's constants; a sentence for what can never apply."""
+    sized = sizes.space(Space(space.name, {**space.settings, **_constants(args)}))
+    tier = sizes.tier
+    notes = [
+        f"'{name}' never applies at tier {tier.name}: its condition cannot hold"
+        for name in space.settings
+        if name not in sized.settings
+    ]
+    if theirs := [n for n, dim in tier.settings.items() if space.settings.get(n, dim) != dim]:
+        notes.append(f"tier {tier.name} overrules {', '.join(theirs)} of space '{space.name}'")
+    return sized, notes
+
+
+def _constants(args: argparse.Namespace) -> dict[str, Value]:
+    return {name: getattr(args, name) for name in DEFAULTS}
+
+
+def fit_to_data(space: Space, bundle: DataBundle) -> tuple[Space, list[str]]:
+    """The space without what this data cannot feed, and a sentence for each thing left out.
+
+    Raises ValueError when a space insists on it.
+    """
+    fitted = space
+    notes = []
+    if not bundle.au_names:
+        why = "the data has no AU labels"
+        fitted = _leave_out(_without_au_loss(fitted), "attention", AU_ATTENTION, why)
+        if fitted != space:
+            notes.append(f"{why}: AU loss and AU-guided attention are off")
+    if bundle.components is None:
+        why, before = "the classes are not compounds of basic emotions", fitted
+        fitted = _leave_out(fitted, "head", COMPOUND_HEADS, why)
+        if fitted != before:
+            notes.append(f"{why}: additive heads are off")
+    return fitted, notes
+
+
+def _without_au_loss(space: Space) -> Space:
+    """The space without AU loss, its arguments and its weight, if it has any."""
+    if space.settings.get("au_loss", "none") == "none":
+        return space
+    kept = {
+        n: d for n, d in space.settings.items() if n != "au_weight" and not n.startswith("au_loss.")
+    }
+    return Space(space.name, prune({**kept, "au_loss": "none"}))
+
+
+def _leave_out(space: Space, name: str, options: tuple[str, ...], why: str) -> Space:
+    dim = space.settings.get(name)
+    asked = dim.options if isinstance(dim, Choice) else (dim,)
+    if set(asked) <= set(options):
+        raise ValueError(
+            f"space '{space.name}' asks for {name} {' or '.join(map(str, asked))}, but {why}: "
+            f"take other --data, or a space with another {name}"
+        )
+    return space.without(name, options) if set(asked) & set(options) else space
+
+
+def choose_anchors(space: Space, tier: Tier, bundle: DataBundle) -> tuple[Anchors, list[str]]:
+    """The baseline and the defaults, both tried; a sentence where the baseline had to change.
+
+    Raises ValueError when they cannot be built.
+    """
+    default, notes = space.defaults(), []
+    plain = baseline(space, tier)
+    try:
+        build(plain, bundle)
+    except PROBLEMS as error:
+        own = default.get("backbone", TrialConfig().backbone.name)
+        notes.append(
+            f"the baseline is {own}, as {plain['backbone']} cannot be built: {reason(error)}"
+        )
+        plain = {**plain, "backbone": own}
+    anchors: Anchors = [("baseline", plain), ("default", default)]
+    for role, flat in anchors[0 if notes else 1 :]:
+        try:
+            build(flat, bundle)
+        except PROBLEMS as error:
+            raise ValueError(
+                f"the {role} configuration cannot be built: {reason(error)}"
+            ) from error
+    return anchors, notes
 
 
 def combinations(space: Space) -> int:
@@ -124,64 +182,99 @@ def combinations(space: Space) -> int:
 
 
 def space_table(space: Space) -> Table:
-    """Every setting with its values, its default and when it applies."""
-    table = Table("setting", "values", "default", "only when", title=f"space {space.name}")
+    """Every setting with its values, its default and when it applies, in 80 columns."""
+    table = Table(title=Text(f"space {space.name}"), box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name, width in (("setting", 22), ("values", 21), ("default", 13), ("when", None)):
+        table.add_column(name, no_wrap=name == "setting", min_width=width, overflow="fold")
     for name, dim in space.settings.items():
-        if isinstance(dim, (str, int, float, bool)):
-            table.add_row(name, str(dim), "", "")
-            continue
-        values = (
-            ", ".join(map(str, dim.options))
-            if isinstance(dim, Choice)
-            else f"{dim.low:g} … {dim.high:g}"
-        )
-        scale = " (log)" if type(dim).__name__ == "LogUniform" or getattr(dim, "log", False) else ""
-        when = "; ".join(f"{k} is {' or '.join(map(str, v))}" for k, v in dim.when.items())
-        table.add_row(
-            name,
-            values + scale,
-            f"{dim.default:g}" if isinstance(dim.default, float) else str(dim.default),
-            when,
-        )
+        if isinstance(dim, Dimension):
+            when = "; ".join(condition(space, other, v) for other, v in dim.when.items())
+            table.add_row(name, values(dim), short(dim.default), when)
+        else:
+            table.add_row(name, "constant", short(dim), "")
     return table
 
 
-def measure_epoch(flat: Mapping[str, Value], data: Path, steps: int = 4) -> float:
+def values(dim: Dimension) -> str:
+    if isinstance(dim, Choice):
+        return ", ".join(map(short, dim.options))
+    is_log = type(dim).__name__ == "LogUniform" or getattr(dim, "log", False)
+    return f"{dim.low:g} … {dim.high:g}" + " (log)" * is_log
+
+
+def condition(space: Space, name: str, wanted: tuple[Value, ...]) -> str:
+    """When a setting has one of the values wanted, in few words."""
+    dim = space.settings.get(name)
+    options = dim.options if isinstance(dim, Choice) else ()
+    possible = [v for v in wanted if not options or v in options]
+    rest = [v for v in options if v not in wanted]
+    if rest == ["none"] and len(possible) > 1:
+        return f"{name} is set"
+    if 0 < len(rest) < len(possible) and "none" not in rest:
+        return f"{name} is not {' or '.join(map(short, rest))}"
+    return f"{name} is {' or '.join(map(short, possible))}"
+
+
+def short(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def measure_epoch(flat: Mapping[str, Value], data: Path, threads: int | None = None) -> float:
     """Seconds an epoch of this configuration takes on one worker, from a few measured steps."""
     import torch
 
     from trainables.data import cache
     from trainables.trial import Training
 
-    torch.set_num_threads(1)
+    if threads:
+        torch.set_num_threads(threads)
     training = Training(TrialConfig.from_flat(flat), cache.load(data))
-    images = len(training.bundle.train)
-    training.train_on(min(images, training.config.batch_size))  # warm up: allocators, kernels
+    images, batch = len(training.bundle.train), training.config.batch_size
+    training.train_on(min(images, batch))  # warm up: allocators, kernels
     started = time.perf_counter()
-    trained = training.train_on(min(images, steps * training.config.batch_size))
+    trained = training.train_on(min(images, 4 * batch))
     step = (time.perf_counter() - started) / trained
     validation = len(training.bundle.val) / 3  # a forward pass costs about a third of a step
     return step * (images + validation)
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """How long a search will take."""
+
+    epoch_seconds: float  # of the default configuration
+    epochs: float  # that all trials train together
+    workers: int | None  # trials at once; None where nobody can tell
+
+    def __str__(self) -> str:
+        seconds = self.epoch_seconds * self.epochs
+        if self.workers is None:
+            return f"about {span(seconds)} of one worker, divided by how many the cluster runs"
+        many = f"{self.workers} at once" if self.workers > 1 else "one after another"
+        return f"about {span(seconds / self.workers)} in all, trials {many}"
+
+
 def describe_plan(
-    console: Console,
-    space: Space,
-    sizes: Sizes,
-    rungs: list[int],
-    epoch_seconds: float,
-    epochs: float,
-    workers: int,
+    console: Console, space: Space, sizes: Sizes, rungs: list[int], forecast: Forecast
 ) -> None:
-    """Print the plan of trials and rungs with the time it will take."""
-    seconds = epoch_seconds * epochs / workers
+    """Print the space, and the plan of trials and rungs with the time it will take."""
     console.print(space_table(space))
-    console.print(
-        f"{len(space.dimensions)} dimensions; {combinations(space):,} combinations of parts, "
-        f"each with its continuous arguments\n"
-        f"{sizes.trials} trials of up to {sizes.epochs} epochs at {sizes.image_size} px, "
-        f"judged after epochs {', '.join(map(str, rungs)) or 'none'}; "
-        f"about {epochs:.0f} epochs in all\n"
-        f"one epoch of the default configuration: {epoch_seconds:.1f} s on one of {workers} "
-        f"workers (measured); about {seconds / 60:.1f} minutes in all. Nothing was started."
+    judged = f"judged after epoch {', '.join(map(str, rungs))}" if rungs else "none stopped early"
+    say(
+        console,
+        "space",
+        f"dimensions: {len(space.dimensions)}; the choices that always apply combine in "
+        f"{combinations(space):,} ways, each with its further arguments",
+    )
+    say(
+        console,
+        "plan",
+        f"{sizes.trials} trials of up to {sizes.epochs} epochs at {sizes.image_size} px, {judged}; "
+        f"the baseline and the defaults first; about {forecast.epochs:.0f} epochs in all",
+    )
+    say(
+        console,
+        "time",
+        f"an epoch of the default configuration takes {forecast.epoch_seconds:.1f} s on one worker "
+        f"(measured now): {forecast}, the report apart. Other configurations may take longer",
     )

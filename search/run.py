@@ -5,79 +5,56 @@ python -m search.run --space sprint2
 
 import argparse
 import os
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.job import ETA, Job, again, open_store, run_folder
+from search.folder import alone_in, is_over, run_folder
+from search.job import ETA, Job, again, open_store, rungs
 from search.options import parser
-from trainables.cli import run_command
+from search.prepare import Join, announce, check_flags, choose_resources, gpus_here, prepare
+from trainables.cli import end_on_sigterm, run_command, say
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from search.cluster import Cluster, Resources
     from search.core import Search
-    from spaces.space import Space
     from trainables.store import RunStore
-
-Join = Callable[[], "Cluster | None"]  # waits for Ray; None when the search runs in this process
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    args = parser().parse(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    args = parser().parse(words)
     from rich.console import Console
 
+    from search.plan import settle
     from spaces.catalog import NAMES, find
 
-    console = Console()
     if args.space is None:
-        raise ValueError(
-            f"--space is missing; known: {', '.join(NAMES)}, or the path of a .py file"
-        )
-    space = find(args.space)
-    _check_names(args)
+        known = ", ".join(NAMES)
+        raise ValueError(f"--space is missing; known: {known}, or the path of a .py file")
+    console, space = Console(), find(args.space)
+    args, notes = settle(args, space)
+    check_flags(args)
     root = run_folder(args, space.name)
-    with _cluster(args) as cluster:
-        job = _prepare(args, space, root, cluster, console)
+    has_ended = args.resume and is_over(root, args.trials)
+    with _cluster(args, not (args.inline or args.dry_run or has_ended)) as cluster:
+        job, more = prepare(args, words, space, root, cluster, console)
+        announce(job, notes + more, console)
         if args.dry_run:
-            return _dry_run(job, cluster, console)
-        store = open_store(job)
-        finished = _search(job, store, cluster, console)
-    if not finished:
-        console.print(f"interrupted; what is done is kept. Go on with:\n  {again(job)}")
-        return 130
-    from analysis.report import report_run
-
-    report_run(store, console)
-    return 0
-
-
-def _check_names(args: argparse.Namespace) -> None:
-    """Refuse names that do not exist before anything is started."""
-    from search.proposer import SAMPLERS
-    from trainables.metrics import OBJECTIVES
-    from trainables.registry import unknown
-
-    for kind, name, known in (
-        ("sampler", args.sampler, SAMPLERS),
-        ("metric", args.metric, OBJECTIVES),
-    ):
-        if name not in known:
-            raise LookupError(unknown(kind, name, known))
-    if args.weights not in ("none", "package", "hub") and not Path(args.weights).exists():
-        raise FileNotFoundError(
-            f"no weights at '{args.weights}'; give a file, a folder of "
-            "<backbone>.safetensors, package, hub or none"
-        )
+            return _dry_run(job, console)
+        with alone_in(root):
+            store = _run(job, cluster, console, has_ended)
+    return 130 if store is None else _report(store, console)
 
 
 @contextmanager
-def _cluster(args: argparse.Namespace) -> Iterator[Join]:
+def _cluster(args: argparse.Namespace, is_needed: bool) -> Iterator[Join]:
     """Ray, starting beside other work, ended with the block; nothing where it is not needed."""
-    if args.inline or args.dry_run:
+    if not is_needed:
         yield lambda: None
         return
     from search.cluster import ray_in_background
@@ -86,125 +63,59 @@ def _cluster(args: argparse.Namespace) -> Iterator[Join]:
         yield join
 
 
-def _gpus(args: argparse.Namespace, cluster: Join) -> int:
-    """GPUs that trials can use: of the cluster joined, else of this machine."""
-    if args.address and (there := cluster()):
-        return int(there.gpus)
-    import torch
+def _run(job: Job, cluster: Join, console: "Console", has_ended: bool) -> "RunStore | None":
+    """Run every trial of the budget; the record, None when the user interrupted."""
+    from trainables.store import RunStore
 
-    return torch.cuda.device_count()
-
-
-def _prepare(
-    args: argparse.Namespace, space: "Space", root: Path, cluster: Join, console: "Console"
-) -> Job:
-    """Data decoded, space fitted to it and checked: all that can be refused is refused here."""
-    from search import plan
-    from trainables.data import cache
-
-    sizes = plan.choose_sizes(
-        args.tier, args.data, _gpus(args, cluster), args.image_size, args.epochs, args.trials
-    )
-    plan.check_space(sizes.space(space))
-    with _progress(console) as show:
-        data = cache.prepare(args.data, sizes.image_size, show, au_vocabulary=args.aus)
-    bundle = cache.load(data)
-    constants = {"seed": args.seed, "weights": args.weights, "metric": args.metric}
-    fitted, notes = plan.fit_to_data(plan.with_constants(sizes.space(space), constants), bundle)
-    plan.check_space(fitted)
-    job = Job(args, root, fitted, sizes, data, bundle)
-    _announce(job, notes, console)
-    return job
-
-
-@contextmanager
-def _progress(console: "Console") -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for each stage that is reported to it."""
-    from rich.progress import Progress, TaskID
-
-    with Progress(console=console, transient=True) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done, total=total)
-
-        yield show
-
-
-def _announce(job: Job, notes: Sequence[str], console: "Console") -> None:
-    """What was chosen, and what the user should know of the data."""
-    bundle, sizes, args = job.bundle, job.sizes, job.args
-    console.print(
-        f"[bold]data[/]     {bundle.name}: train {len(bundle.train)}, validation "
-        f"{len(bundle.val)}, test {len(bundle.test)} (sealed); {len(bundle.class_names)} "
-        f"classes, {len(bundle.au_names)} action units",
-        highlight=False,
-    )
-    if bundle.is_synthetic:
-        console.print(
-            "[bold yellow]synthetic[/] procedural faces: results say nothing about real ones"
-        )
-    if bundle.ceiling:
-        console.print(
-            f"[bold]ceiling[/]  of a perfect reader of the action units: macro-F1 "
-            f"{bundle.ceiling['macro_f1']:.3f}, accuracy {bundle.ceiling['accuracy']:.3f}"
-        )
-    console.print(
-        f"[bold]tier[/]     {sizes.tier.name}: {sizes.trials} trials of up to "
-        f"{sizes.epochs} epochs at {sizes.image_size} px (--tier, --trials, --epochs, "
-        f"--image-size); sampler {args.sampler}, seed {args.seed}",
-        highlight=False,
-    )
-    if args.weights == "none" and sizes.tier.name != "tiny":
-        notes = [*notes, "training starts from scratch; --weights hub or a file is much better"]
-    for note in (*bundle.notes, *notes):
-        console.print(f"[yellow]note[/]     {note}", highlight=False)
-
-
-def _resources(job: Job, cluster: "Cluster") -> "Resources":
-    """What a trial gets. Raises ValueError when that is more than there is."""
-    from search.cluster import Resources, count_workers
-
-    gpus = job.args.gpus_per_trial
-    if gpus is None:
-        gpus = 1.0 if cluster.gpus else 0.0
-    resources = Resources(job.args.cpus_per_trial, gpus)
-    count_workers(resources, cluster.cpus, cluster.gpus)
-    return resources
+    if has_ended:
+        told = f"{job.root} has ended: only its report is written anew (a larger --trials goes on)"
+        say(console, "run", told)
+        return RunStore.open(job.root)
+    there = cluster()
+    if there:
+        end_on_sigterm()  # again: Ray's own handler ends the process at once
+    resources = choose_resources(job.args, there.cpus, there.gpus) if there else None
+    store = open_store(job)
+    try:
+        finished = _search(job, store, there, resources, console)
+    except KeyboardInterrupt:
+        finished = False
+    except OSError as error:
+        on = f"what is done is kept; that mended, go on with:\n  {again(job)}"
+        raise OSError(f"{error}\n{on}") from error
+    if not finished:
+        print(f"interrupted; what is done is kept. Go on with:\n  {again(job)}", file=sys.stderr)
+    return store if finished else None
 
 
 def _make_search(job: Job, store: "RunStore") -> "Search":
-    from search import plan
     from search.asha import Asha
+    from search.check import check_settings
     from search.core import Search
     from search.proposer import OptunaProposer
-    from spaces.tiers import baseline
 
     sizes, args = job.sizes, job.args
-    first = baseline(job.space, sizes.tier)
-    anchors = [("baseline", first), ("default", job.space.defaults())]
     proposer = OptunaProposer(
-        job.space, args.sampler, args.seed, sizes.trials, anchors, validate=plan.check_settings
+        job.space, args.sampler, args.seed, sizes.trials, job.anchors, validate=check_settings
     )
     return Search(store, proposer, Asha(sizes.epochs, sizes.first_rung, ETA), sizes.trials)
 
 
-def _search(job: Job, store: "RunStore", cluster: Join, console: "Console") -> bool:
+def _search(
+    job: Job,
+    store: "RunStore",
+    there: "Cluster | None",
+    resources: "Resources | None",
+    console: "Console",
+) -> bool:
     """Run every trial of the budget; False when the user interrupted."""
     from search.monitor import Monitor
     from trainables.trial import run_trial
 
-    there = cluster()
-    resources = _resources(job, there) if there else None
     dashboard = there.dashboard if there else ""
     if there:
-        console.print(
-            f"[bold]ray[/]      {there.cpus:g} CPUs, {there.gpus:g} GPUs; dashboard "
-            f"{dashboard or 'off'} {there.note and f'({there.note})'}",
-            highlight=False,
-        )
+        shown = f"dashboard {dashboard or 'off'}" + (f" ({there.note})" if there.note else "")
+        say(console, "ray", f"{there.cpus:g} CPUs, {there.gpus:g} GPUs; {shown}")
         store.update_meta(dashboard=dashboard)
     search = _make_search(job, store)
     monitor = Monitor(search, job.sizes.trials, job.sizes.epochs, console, dashboard)
@@ -218,24 +129,44 @@ def _search(job: Job, store: "RunStore", cluster: Join, console: "Console") -> b
         finished = run_ray(search, job.data, run_trial, resources, monitor)
     if finished:
         store.update_meta(finished=datetime.now().astimezone().isoformat(timespec="seconds"))
+    if finished and len(search.results) < job.sizes.trials:
+        say(console, "note", "the space holds no further configuration to try", "yellow")
     return finished
 
 
-def _dry_run(job: Job, cluster: Join, console: "Console") -> int:
+def _report(store: "RunStore", console: "Console") -> int:
+    """Write and print the report; 1 when there is nothing in it."""
+    from analysis.report import report_run
+
+    report_run(store, console)
+    errors = [r.result.error for r in store.records() if r.result and r.result.status == "failed"]
+    if len(errors) < len(store.records()):
+        return 0
+    print(f"error: all {len(errors)} trials failed, the first with: {errors[0]}", file=sys.stderr)
+    return 1
+
+
+def _dry_run(job: Job, console: "Console") -> int:
     """Print what would be done and how long it would take."""
     from search import plan
     from search.asha import Asha
+    from search.cluster import count_workers
 
-    cpus = os.cpu_count() or 1
-    gpus = _gpus(job.args, cluster)
-    asha = Asha(job.sizes.epochs, job.sizes.first_rung, ETA)
-    console.print(f"[bold]machine[/]  {cpus} CPUs, {gpus} GPUs", highlight=False)
-    seconds = plan.measure_epoch(job.space.defaults(), job.data)
-    epochs = asha.expected_epochs(job.sizes.trials) * job.sizes.trials
-    workers = 1 if job.args.inline else max(1, gpus or int(cpus // job.args.cpus_per_trial))
-    plan.describe_plan(
-        console, job.space, job.sizes, list(asha.milestones), seconds, epochs, workers
-    )
+    args, sizes = job.args, job.sizes
+    cpus, gpus = os.cpu_count() or 1, gpus_here()
+    asha = Asha(sizes.epochs, sizes.first_rung, ETA)
+    if args.address:
+        say(console, "place", f"the cluster at {args.address}, not joined: times are measured here")
+        workers = None
+    else:
+        say(console, "place", f"this machine: {cpus} CPUs, {gpus} GPUs")
+        resources = choose_resources(args, cpus, gpus)
+        workers = 1 if args.inline else count_workers(resources, cpus, gpus)
+    threads = None if args.inline else max(1, int(args.cpus_per_trial or 1))
+    seconds = plan.measure_epoch(job.space.defaults(), job.data, threads)
+    forecast = plan.Forecast(seconds, asha.expected_epochs(sizes.trials) * sizes.trials, workers)
+    plan.describe_plan(console, job.space, sizes, rungs(sizes), forecast)
+    say(console, "done", f"nothing was started; the prepared data are kept in {job.data}")
     return 0
 
 

@@ -1,0 +1,191 @@
+"""What is refused before the first trial: settings that no trial can be built from.
+
+K classes, A action units. Torch and timm are imported only when something is built.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from math import inf, isfinite
+from typing import Any
+
+from spaces.space import Choice, Space, Value
+from trainables.config import Part, TrialConfig, check_rebalancing
+from trainables.data.bundle import DataBundle
+from trainables.registry import Registry, unknown
+
+WIDTH = 64  # of the maps on which parts are tried
+RANGES = {  # of the plain settings: the least, the most, and whether the least is itself too little
+    "au_weight": (0, inf, False),
+    "region_weight": (0, inf, False),
+    "batch_size": (1, inf, False),
+    "lr": (0, inf, True),
+    "head_lr_multiplier": (0, inf, True),
+    "weight_decay": (0, inf, False),
+    "warmup_epochs": (0, inf, False),
+    "ema": (0, 0.9999999, False),
+    "clip": (0, inf, True),
+    "dropout": (0, 0.99, False),
+    "drop_path": (0, 0.99, False),
+    "seed": (0, inf, False),
+}
+PROBLEMS = (ValueError, LookupError, TypeError, ArithmeticError, OSError, RuntimeError)
+Build = Callable[[Part], object]
+
+
+def registries() -> dict[str, Registry[Any]]:
+    """The plug-ins of each part but the backbone, which has timm's besides."""
+    from trainables.attention import ATTENTIONS
+    from trainables.augment import AUGMENTS, MIXERS
+    from trainables.fusion import FUSIONS
+    from trainables.heads import HEADS
+    from trainables.losses import AU_LOSSES, LOSSES, REBALANCE
+    from trainables.schedules import SCHEDULES
+
+    return {
+        "attention": ATTENTIONS,
+        "fusion": FUSIONS,
+        "head": HEADS,
+        "loss": LOSSES,
+        "rebalance": REBALANCE,
+        "au_loss": AU_LOSSES,
+        "curriculum": SCHEDULES,
+        "augment": AUGMENTS,
+        "mix": MIXERS,
+    }
+
+
+def check_conditions(space: Space) -> None:
+    """Raise LookupError for a condition on a plug-in that does not exist: it would never hold."""
+    known = registries()
+    for name, dim in space.dimensions.items():
+        for other, values in dim.when.items():
+            for value in values:
+                if other in known and value not in known[other]:
+                    raise LookupError(
+                        f"space '{space.name}', in the condition of '{name}': "
+                        + unknown(other, str(value), known[other])
+                    )
+
+
+def check_space(space: Space) -> None:
+    """Check every corner of the space as a configuration. Raises LookupError or ValueError."""
+    for flat in corners(space):
+        check_settings(flat)
+
+
+def corners(space: Space) -> Iterator[dict[str, Value]]:
+    yield space.defaults()
+    yield from space.corners()
+
+
+def check_settings(flat: Mapping[str, Value]) -> None:
+    """Raise LookupError, TypeError or ValueError unless all settings are known and in range."""
+    from trainables.backbones import check_backbone
+    from trainables.metrics import OBJECTIVES
+    from trainables.schedules import ORDERS
+
+    config = TrialConfig.from_flat(flat)
+    for name, (least, most, is_open) in RANGES.items():
+        value = getattr(config, name)
+        if not isfinite(value) or not least <= value <= most or (is_open and value == least):
+            wanted = f"above {least:g}" if is_open else f"{least:g} or more"
+            raise ValueError(
+                f"setting '{name}' cannot be {value:g}: it must be {wanted}"
+                + (f", and {most:g} at most" if isfinite(most) else "")
+            )
+    check_backbone(config.backbone.name, config.backbone.args)
+    for name, registry in registries().items():
+        part: Part = getattr(config, name)
+        registry.check(part.name, part.args)
+    for what, chosen, known in (
+        ("curriculum order", config.curriculum_order, ORDERS),
+        ("metric", config.metric, OBJECTIVES),
+    ):
+        if chosen not in known:
+            raise LookupError(unknown(what, chosen, known))
+    check_rebalancing(config)
+
+
+def check_on_data(space: Space, bundle: DataBundle) -> None:
+    """Build each part of every corner for this data, and each backbone at its image size.
+
+    Raises ValueError saying which part it is and why it cannot be built.
+    """
+    builds, seen = _builders(bundle), set[tuple[str, str]]()
+    for flat in corners(space):
+        config = TrialConfig.from_flat(flat)
+        for kind, build in {"backbone": _backbone_builder(config), **builds}.items():
+            part: Part = getattr(config, kind)
+            key = (kind, repr(part))
+            if key not in seen:
+                seen.add(key)
+                _try(build, part, f"{kind} {shown(part)} at {config.image_size} px")
+
+
+def _try(build: Build, part: Part, what: str) -> None:
+    try:
+        build(part)
+    except PROBLEMS as error:
+        raise ValueError(f"{what} cannot be used: {reason(error)}") from error
+
+
+def shown(part: Part) -> str:
+    arguments = ", ".join(f"{name} {value!r}" for name, value in part.args.items())
+    return f"'{part.name}'" + (f" with {arguments}" if arguments else "")
+
+
+def reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def _backbone_builder(config: TrialConfig) -> Build:
+    from trainables.backbones import build_backbone
+
+    return lambda part: build_backbone(part.name, config.image_size, config.drop_path, **part.args)
+
+
+def _builders(bundle: DataBundle) -> dict[str, Build]:
+    """How each part is built for this data, and called where that needs no network."""
+    import torch
+
+    counts, known = bundle.class_counts(), (bundle.train.aus >= 0).sum(0)
+    classes, units = len(bundle.class_names), len(bundle.au_names)
+    of = registries()
+    logits, targets = torch.zeros(1, classes), torch.eye(classes)[:1]
+    unit_logits, positives = torch.zeros(1, units), (bundle.train.aus == 1).sum(0)
+    compounds = (WIDTH, bundle.components, classes, len(bundle.basic_names))
+    builds: dict[str, Build] = {
+        "attention": lambda p: of["attention"][p.name](WIDTH, units, **p.args),
+        "fusion": lambda p: of["fusion"][p.name]((WIDTH, WIDTH, WIDTH), **p.args),
+        "head": lambda p: of["head"][p.name](*compounds, **p.args),
+        "loss": lambda p: of["loss"][p.name](counts, **p.args)(logits, targets),
+        "rebalance": lambda p: of["rebalance"][p.name](counts, **p.args).class_weights(0.5),
+        "curriculum": lambda p: of["curriculum"][p.name](**p.args)(0.5),
+        "augment": lambda p: of["augment"][p.name](**p.args),
+        "mix": lambda p: of["mix"][p.name](**p.args),
+    }
+    if units:
+        builds["au_loss"] = lambda p: of["au_loss"][p.name](positives, known, **p.args)(
+            unit_logits, unit_logits
+        )
+    return builds
+
+
+def build(flat: Mapping[str, Value], bundle: DataBundle) -> None:
+    """Build the whole network of a configuration, weights loaded. Raises one of PROBLEMS."""
+    from trainables.model import build_model
+
+    build_model(
+        TrialConfig.from_flat(flat),
+        len(bundle.class_names),
+        len(bundle.au_names),
+        bundle.components,
+        len(bundle.basic_names),
+    )
+
+
+def constants_of(space: Space, name: str) -> tuple[Value, ...]:
+    """The values that a setting can take, where they can be counted; () where it is not set."""
+    dim = space.settings.get(name)
+    if isinstance(dim, Choice):
+        return dim.options
+    return () if dim is None or not isinstance(dim, Value) else (dim,)
