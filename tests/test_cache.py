@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from small_data import class_folders, draw, rafce
 
-from trainables.data import aus, cache, entry, ingest, splits
+from trainables.data import aus, cache, entry, ingest
 
 SIZE = 16
 
@@ -131,31 +131,6 @@ def test_a_preset_vocabulary_tells_of_aus_never_shown(tmp_path):
     assert "AU45" in " ".join(bundle.notes)
 
 
-def test_splits_are_made_once_and_told(tmp_path):
-    source = class_folders(tmp_path / "data", count=10)
-    shutil.copy(source / "sad" / "0.png", source / "sad" / "copy.png")
-    bundle = cache.load(cache.prepare(str(source), SIZE, cache_root=tmp_path / "cache"))
-    side = {name: s for s in ("train", "val", "test") for name in getattr(bundle, s).ids}
-    assert side["sad/0.png"] == side["sad/copy.png"]
-    assert bundle.class_counts().min() >= 6
-    assert "no split train, val, test: made here" in " ".join(bundle.notes)
-
-
-def test_a_picture_in_two_official_splits_is_told(tmp_path):
-    source = rafce(tmp_path / "data")
-    flipped = cv2.imread(str(source / "aligned" / "0000_aligned.jpg"))[:, ::-1]
-    cv2.imwrite(str(source / "aligned" / "0002_aligned.jpg"), flipped)
-    bundle = cache.load(cache.prepare(str(source), SIZE, cache_root=tmp_path / "cache"))
-    assert "0000.jpg (train) = 0002.jpg (test)" in " ".join(bundle.notes)
-
-
-def test_a_set_too_small_for_a_test_split_has_an_empty_one(tmp_path):
-    source = class_folders(tmp_path / "data", count=4)
-    bundle = cache.load(cache.prepare(str(source), SIZE, cache_root=tmp_path / "cache"))
-    assert [len(s) for s in (bundle.train, bundle.val, bundle.test)] == [6, 6, 0]
-    assert bundle.test.images.shape == (0, 3, SIZE, SIZE)
-
-
 def test_cache_lies_where_xdg_says(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     path = cache.prepare(str(class_folders(tmp_path / "data")), SIZE)
@@ -264,10 +239,3 @@ def test_files_hold_no_pickles(prepared):
     for path in prepared.glob("*.npy"):
         np.load(path, allow_pickle=False)
     assert json.loads((prepared / "meta.json").read_text())["body"]["name"] == "RAF-CE"
-
-
-def test_split_version_is_part_of_the_key(tmp_path, monkeypatch):
-    source = str(class_folders(tmp_path / "data"))
-    before = cache._listing_plan(source, SIZE, ("auto", "mask"), None).key
-    monkeypatch.setattr(splits, "VERSION", splits.VERSION + 1)
-    assert cache._listing_plan(source, SIZE, ("auto", "mask"), None).key != before

@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import cv2
 import pytest
 from small_data import draw
 
-from trainables.data import cache, doctor
+from trainables.cli import run_command
+from trainables.data import cache, doctor, splits
 from trainables.data.diagnosis import diagnose
 
 WIKIMEDIA = Path(__file__).parents[2] / "shared" / "data" / "wikimedia42"
@@ -90,7 +92,33 @@ def test_copies_and_leaks_are_warned_of(tmp_path):
     assert found.files.near_duplicates == [("0001.jpg", "0002.jpg")]
     assert found.files.near_contradictions == [("0001.jpg", "0002.jpg")]
     assert found.files.leaks == ["0000.jpg (train) = 0008.jpg (test)"]
-    assert "Scores look better than they are" in " ".join(found.warnings)
+    assert found.files.near_leaks == []
+    told = " ".join(found.warnings)
+    assert "1 pairs of images of two official splits show the same picture: 0000.jpg" in told
+    assert "scores look better than they are" in told
+
+
+def test_pictures_that_only_look_alike_are_not_called_the_same(tmp_path, capsys):
+    aligned = rafce(tmp_path) / "aligned"
+    mirrored = cv2.imread(str(aligned / "0000_aligned.jpg"))[:, ::-1]
+    cv2.imwrite(str(aligned / "0008_aligned.jpg"), mirrored)  # train, test
+    found = diagnose(str(tmp_path))
+    assert found.files.leaks == []
+    assert found.files.near_leaks == ["0000.jpg (train) ~ 0008.jpg (test)"]
+    told = " ".join(found.warnings)
+    assert "1 pairs of images of two official splits look alike: 0000.jpg" in told
+    assert "scores may look better" in told
+    assert doctor.main([str(tmp_path)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "the same" not in told + out
+    assert "across official splits 1" in out
+
+
+def test_a_set_too_large_to_be_compared_says_so(tmp_path, monkeypatch):
+    root = str(rafce(tmp_path))
+    assert "only copies" not in " ".join(diagnose(root).notes)
+    monkeypatch.setattr(splits, "MOST_IMAGES", 11)
+    assert "among these 12, pictures that merely look alike" in " ".join(diagnose(root).notes)
 
 
 def test_too_few_readable_au_lines_stop_a_run(tmp_path, capsys):
@@ -118,15 +146,45 @@ def test_json_holds_all_of_it(tmp_path, capsys, is_broken):
     assert {"splits", "classes", "aus", "files", "problems", "warnings"} <= set(said)
 
 
+@pytest.fixture
+def ended(capsys):
+    """Runs the doctor as a command; its exit code and what it says of a mistake."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: str) -> tuple[object, str]:
+        with pytest.raises(SystemExit) as end:
+            run_command(lambda: doctor.main(arguments))
+        return end.value.code, capsys.readouterr().err
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_unsound_data_exits_with_one(tmp_path, ended):
+    assert ended(str(break_all(tmp_path)))[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["x", "--jsn"], "Did you mean '--json'?"), ([], "required: source")],
+)
+def test_a_bad_flag_exits_with_two_and_a_hint(ended, arguments, said):
+    code, error = ended(*arguments)
+    assert code == 2
+    assert said in error
+    assert error.startswith("error: ")
+
+
 @pytest.mark.parametrize("source", ["nowhere", "empty", "faces:3", "note.txt", "half"])
-def test_what_is_no_data_set_exits_with_two(tmp_path, capsys, source):
+def test_what_is_no_data_set_exits_with_two(tmp_path, ended, source):
     (tmp_path / "empty").mkdir()
     (tmp_path / "note.txt").write_text("hello")
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "RAFCE_emolabel.txt").write_text("0001.jpg 1")
     path = source if ":" in source else str(tmp_path / source)
-    assert doctor.main([path]) == 2
-    assert capsys.readouterr().err.startswith("doctor: ")
+    code, error = ended(path)
+    assert code == 2
+    assert error.startswith("error: ")
 
 
 def test_labels_without_a_line_are_survived(tmp_path, capsys):

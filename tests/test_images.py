@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.data.images import Unreadable, decode, square
+from trainables.data.images import Unreadable, decode, read, square
 
 RED = (255, 0, 0)
 
@@ -90,7 +90,7 @@ def test_any_shape_becomes_square(shape):
 
 
 def test_without_a_size_the_image_keeps_its_own():
-    assert decode(encoded(Image.new("RGB", (7, 5))), None).shape == (3, 5, 7)
+    assert read(encoded(Image.new("RGB", (7, 5)))).shape == (5, 7, 3)
 
 
 @pytest.mark.parametrize(

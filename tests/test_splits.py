@@ -1,5 +1,7 @@
 """Splits: one picture on one side, each class on both, the same for everybody."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,14 +16,18 @@ def picture(seed: int, size: int = 48) -> np.ndarray:
     return np.kron(coarse, np.ones((size // 6, size // 6))).astype(np.uint8)
 
 
+def marks(count: int, salt: str = "") -> list[str]:
+    return [hashlib.sha256(f"{salt}{k}".encode()).hexdigest() for k in range(count)]
+
+
 def looks(pictures):
-    pairs = [splits.look(p) for p in pictures]
+    pairs = [splits.look(np.ascontiguousarray(p.transpose(1, 2, 0))) for p in pictures]
     return np.stack([h for h, _ in pairs]), np.stack([t for _, t in pairs])
 
 
 def test_difference_hash_by_hand():
     ramp = np.broadcast_to(np.arange(72, dtype=np.uint8) * 3, (3, 72, 72))
-    (plain, mirrored), thumb = splits.look(ramp)
+    (plain, mirrored), thumb = splits.look(ramp.transpose(1, 2, 0))
     assert (int(plain), int(mirrored)) == (2**64 - 1, 0)  # brighter to the right everywhere
     assert thumb.shape == (8, 8, 3)
 
@@ -69,7 +75,7 @@ def test_groups_reach_through_others():
 
 def test_shares_are_60_20_20_in_each_class():
     labels = np.repeat([0, 1, 2], [100, 50, 10])
-    split_of = np.array(splits.assign(labels, np.arange(160), [None] * 160))
+    split_of = np.array(splits.assign(labels, np.arange(160), [None] * 160, marks(160)))
     counts = {s: np.bincount(labels[split_of == s]).tolist() for s in splits.SHARES}
     assert counts == {"train": [60, 30, 6], "val": [20, 10, 2], "test": [20, 10, 2]}
 
@@ -85,27 +91,29 @@ def test_two_images_in_train_and_val_come_before_one_in_test(count, train, val, 
 
 def test_official_splits_are_never_changed():
     given_ = ["train", "test", "val", "train"]
-    assert list(splits.assign(np.arange(4), np.zeros(4, int), given_)) == given_
+    assert list(splits.assign(np.arange(4), np.zeros(4, int), given_, marks(4))) == given_
 
 
 @pytest.mark.parametrize(("missing", "kept"), [("val", "test"), ("test", "val")])
 def test_a_missing_split_is_carved_out_of_train(missing, kept):
     given_ = ["train"] * 40 + [kept] * 10
     labels = np.array([0, 1] * 25)
-    out = np.array(splits.assign(labels, np.arange(50), given_))
+    out = np.array(splits.assign(labels, np.arange(50), given_, marks(50)))
     assert (out[40:] == kept).all()
     assert np.bincount(labels[out == missing]).tolist() == [4, 4]
     assert (out[:40] == "train").sum() == 32
 
 
 def test_only_a_train_folder_is_split_in_three():
-    out = splits.assign(np.repeat([0, 1], 10), np.arange(20), ["train"] * 20)
+    out = splits.assign(np.repeat([0, 1], 10), np.arange(20), ["train"] * 20, marks(20))
     assert set(out) == {"train", "val", "test"}
 
 
 def test_order_is_drawn_from_the_seed():
     labels = np.repeat([0, 1], 50)
-    draws = [splits.assign(labels, np.arange(100), [None] * 100, seed=s) for s in (0, 0, 1)]
+    draws = [
+        splits.assign(labels, np.arange(100), [None] * 100, marks(100), seed=s) for s in (0, 0, 1)
+    ]
     assert draws[0] == draws[1] != draws[2]
 
 
@@ -115,7 +123,7 @@ def test_order_is_drawn_from_the_seed():
 )
 def test_no_group_stands_in_two_splits(images, seed):
     labels, groups = (np.array(column, np.int64) for column in zip(*images, strict=True))
-    out = np.array(splits.assign(labels, groups, [None] * len(images), seed))
+    out = np.array(splits.assign(labels, groups, [None] * len(images), marks(len(images)), seed))
     assert set(out) <= set(splits.SHARES)
     for g in set(groups.tolist()):
         assert len(set(out[groups == g])) == 1
@@ -124,8 +132,93 @@ def test_no_group_stands_in_two_splits(images, seed):
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6))
 def test_every_class_stands_in_train_and_val(sizes):
     labels = np.repeat(np.arange(len(sizes)), sizes)
-    out = np.array(splits.assign(labels, np.arange(len(labels)), [None] * len(labels)))
+    count = len(labels)
+    out = np.array(splits.assign(labels, np.arange(count), [None] * count, marks(count)))
     for k, n in enumerate(sizes):
         for split in ("train", "val"):
             held = int((out[labels == k] == split).sum())
             assert held >= (2 if n >= 4 else 1 if n >= 2 or split == "train" else 0)
+
+
+LABELS = np.repeat([0, 1, 2], 100)
+
+
+def sides(labels, pairs=(), salt="", names=None) -> dict[str, str]:
+    """Content -> split."""
+    names = marks(len(labels), salt) if names is None else names
+    groups = splits.group(len(labels), np.array(pairs, np.int64).reshape(-1, 2))
+    out = splits.assign(labels, groups, [None] * len(labels), names)
+    return dict(zip(names, out, strict=True))
+
+
+def moved(before, after):
+    return sum(before[name] != after[name] for name in before)
+
+
+def test_a_split_does_not_depend_on_the_order_of_the_files():
+    order = np.random.default_rng(0).permutation(len(LABELS))
+    names = marks(len(LABELS))
+    assert sides(LABELS[order], names=[names[k] for k in order]) == sides(LABELS)
+
+
+@pytest.mark.parametrize("salt", "abcdef")
+def test_a_new_image_moves_few_others(salt):
+    before = sides(LABELS, salt=salt)
+    for label in range(3):  # it may come to stand anywhere in the order of its class
+        after = sides(np.append(LABELS, label), salt=salt)
+        assert moved(before, after) <= 2  # one over the end of val, one over that of test
+
+
+@pytest.mark.parametrize("salt", "abcdef")
+def test_a_new_pair_moves_few_others(salt):
+    before, rng = sides(LABELS, salt=salt), np.random.default_rng(0)
+    for _ in range(5):
+        pair = rng.choice(100, 2, replace=False)
+        assert moved(before, sides(LABELS, [pair], salt)) <= 4
+
+
+def test_groups_larger_than_a_quota_stay_in_train():
+    split_of = sides(np.zeros(100, int), [(0, k) for k in range(1, 50)])
+    assert {split_of[name] for name in marks(50)} == {"train"}
+    assert [list(split_of.values()).count(s) for s in ("train", "val", "test")] == [60, 20, 20]
+
+
+def test_quotas_are_kept_where_every_picture_stands_twice():
+    split_of = list(sides(np.zeros(100, int), [(k, k + 1) for k in range(0, 100, 2)]).values())
+    assert [split_of.count(s) for s in ("train", "val", "test")] == [60, 20, 20]
+
+
+def test_the_largest_group_goes_to_train_and_val_is_not_left_empty():
+    for salt in "abcdef":  # whichever of the two comes first by content
+        pairs = [(0, k) for k in range(1, 30)] + [(30, k) for k in range(31, 100)]
+        split_of = list(sides(np.zeros(100, int), pairs, salt).values())
+        assert split_of == ["val"] * 30 + ["train"] * 70
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=12), st.text(max_size=3))
+def test_two_pictures_make_train_and_val_however_often_they_stand(sizes, salt):
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    count = len(groups)
+    out = splits.assign(np.zeros(count, int), groups, [None] * count, marks(count, ascii(salt)))
+    assert {"train", "val"} <= set(out)
+
+
+def test_two_large_groups_still_make_a_validation_split():
+    pairs = [(0, k) for k in range(1, 5)] + [(5, k) for k in range(6, 10)]
+    assert sorted(sides(np.zeros(10, int), pairs).values()) == ["train"] * 5 + ["val"] * 5
+
+
+def test_a_picture_looks_the_same_whatever_the_size_of_its_file():
+    files = [picture(k, 48) for k in range(5)] + [picture(k, 960) for k in range(5)]
+    assert splits.near_pairs(*looks(files)).tolist() == [[k, k + 5] for k in range(5)]
+
+
+def test_pairs_of_equal_content_are_not_told_again_as_alike():
+    one = picture(0)
+    exact, near = splits.alike(["a", "b", "a"], *looks([one, one[:, :, ::-1], one]))
+    assert (exact.tolist(), near.tolist()) == ([[0, 2]], [[0, 1], [1, 2]])
+
+
+def test_what_is_not_sought_is_told():
+    assert splits.unsought(splits.MOST_IMAGES) == []
+    assert "Above 40,000 images only copies that are equal" in splits.unsought(40_001)[0]

@@ -5,9 +5,7 @@
 Exit code 0: sound. 1: something would stop a run. 2: this is no data set.
 """
 
-import argparse
 import json
-import sys
 from collections.abc import Sequence
 
 from rich import markup
@@ -16,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from trainables.cli import Parser, run_command
 from trainables.data.diagnosis import AuFacts, Diagnosis, FileFacts, diagnose
 from trainables.data.listing import SPLITS, several
 
@@ -23,18 +22,16 @@ _MOST_SIZES = 6
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what is found; 0, 1 or 2 as the module says."""
-    parser = argparse.ArgumentParser(
-        prog="python -m trainables.data.doctor", description="Look at a data set."
+    """Print what is found; 0 if it is sound, else 1. Raises ValueError for what is no data set."""
+    parser = Parser(
+        prog="python -m trainables.data.doctor",
+        description="Look at a data set before it costs a GPU hour.",
+        epilog="Exit code 0: sound; 1: something would stop a run; 2: this is no data set.",
     )
     parser.add_argument("source", help="a folder, a manifest, or faces[:N[:DIFFICULTY]]")
     parser.add_argument("--json", action="store_true", help="print everything found as JSON")
-    given = parser.parse_args(arguments)
-    try:
-        found = _examine(given.source)
-    except (ValueError, OSError) as error:
-        print(f"doctor: {error}", file=sys.stderr)
-        return 2
+    given = parser.parse(arguments)
+    found = _examine(given.source)
     if given.json:
         print(json.dumps(found.as_json(), indent=1))
     else:
@@ -122,10 +119,11 @@ def _file_lines(facts: FileFacts) -> list[str]:
     return [
         f"Image sizes: {', '.join(sizes)}" + (f" and {more} more" if more > 0 else ""),
         f"Missing {len(facts.missing)}, unreadable {len(facts.unreadable)}, equal pairs "
-        f"{len(facts.exact_duplicates)}, near-equal pairs {len(facts.near_duplicates)}, across "
-        f"official splits {len(facts.leaks)}, contradictory labels {len(facts.contradictions)}",
+        f"{len(facts.exact_duplicates)}, pairs that look alike {len(facts.near_duplicates)}, "
+        f"across official splits {len(facts.leaks) + len(facts.near_leaks)}, "
+        f"contradictory labels {len(facts.contradictions)}",
     ]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

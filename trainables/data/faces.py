@@ -6,10 +6,8 @@ A picture is a function of (seed, index): its nuisances and its AUs come from tw
 own, so a class or a split can change neither pose nor light. N pictures, A AUs, S pixels a side.
 """
 
-import argparse
 import csv
 import multiprocessing
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,7 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from trainables.cli import Parser, run_command
 from trainables.data import render, tables
+from trainables.data.cores import usable_cores
 from trainables.data.mesh import DIFFICULTIES, Difficulty, draw_nuisance, load_head
 from trainables.data.tables import AUS, CLASS_NAMES, SPLITS, Action, split_counts
 
@@ -123,7 +123,7 @@ def _pictures(people: Sequence[Person], spec: FacesSpec, workers: int | None) ->
     """(n, S, S, 3) pictures in order, a chunk at a time, drawn on all cores."""
     chunks = [people[k : k + CHUNK] for k in range(0, len(people), CHUNK)]
     draw = partial(_render_chunk, spec=spec)
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or usable_cores()
     if workers == 1 or len(chunks) == 1:
         yield from map(draw, chunks)
         return
@@ -260,30 +260,29 @@ def _export(spec: FacesSpec, layout: str, out: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write a data set, a contact sheet or both; 0, or 2 after a message on what is wrong."""
-    parser = argparse.ArgumentParser("python -m trainables.data.faces", description=__doc__)
+    """Write a data set, a contact sheet or both. Raises ValueError or OSError if it cannot."""
+    parser = Parser(
+        prog="python -m trainables.data.faces",
+        description="Write rendered faces, labelled with their AUs and classes, as a data set.",
+    )
     parser.add_argument("--out", type=Path, help="a new or empty folder")
-    parser.add_argument("--count", type=int, default=4549)
-    parser.add_argument("--layout", choices=LAYOUTS, default="rafce")
-    parser.add_argument("--size", type=int, default=112)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--count", type=int, default=4549, help=f"faces, {LEAST} to {MOST}")
+    parser.add_argument("--layout", choices=LAYOUTS, default="rafce", help="how to lay out --out")
+    parser.add_argument("--size", type=int, default=112, help="pixels a side")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other faces")
     parser.add_argument("--difficulty", choices=DIFFICULTIES, default="medium")
     parser.add_argument("--montage", type=Path, help="write a contact sheet to this .png")
-    given = parser.parse_args(arguments)
-    try:
-        if given.out is None and given.montage is None:
-            raise ValueError("nothing to do: give --out DIR, --montage FILE.png, or both")
-        spec = FacesSpec(given.count, given.size, given.seed, given.difficulty)
-        if given.montage is not None:
-            _, code = cv2.imencode(".png", montage(spec)[..., ::-1])
-            given.montage.write_bytes(code.tobytes())
-        if given.out is not None:
-            _export(spec, given.layout, given.out)
-    except (ValueError, OSError) as error:
-        print(f"faces: {error}", file=sys.stderr)
-        return 2
+    given = parser.parse(arguments)
+    if given.out is None and given.montage is None:
+        raise ValueError("nothing to do: give --out DIR, --montage FILE.png, or both")
+    spec = FacesSpec(given.count, given.size, given.seed, given.difficulty)
+    if given.montage is not None:
+        _, code = cv2.imencode(".png", montage(spec)[..., ::-1])
+        given.montage.write_bytes(code.tobytes())
+    if given.out is not None:
+        _export(spec, given.layout, given.out)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

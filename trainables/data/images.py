@@ -25,22 +25,26 @@ def is_image_name(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS
 
 
-def decode(data: bytes, size: int | None) -> Pixels:
-    """The upright image, padded to a square by repeating its edge (no part of a face is cut off).
+def decode(data: bytes, size: int) -> Pixels:
+    """The upright (3, S, S) image; no part of a face is cut off."""
+    return planes(read(data), size)
 
-    Without a size, as (3, height, width) in its own size. The first frame of an animation.
-    """
+
+def planes(image: Pixels, size: int) -> Pixels:
+    """(height, width, 3) -> (3, S, S), padded to a square by repeating its edge."""
+    return np.ascontiguousarray(square(image, size).transpose(2, 0, 1))
+
+
+def read(data: bytes) -> Pixels:
+    """The upright image in its own size, (height, width, 3). The first frame of an animation."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-            pixels = _rgb(_upright(image))
+            return _rgb(_upright(image))
     except MemoryError:
         raise
     except Exception as error:  # whatever a decoder throws, the file is at fault
         raise Unreadable(_reason(data, error)) from error
-    return np.ascontiguousarray(
-        (pixels if size is None else square(pixels, size)).transpose(2, 0, 1)
-    )
 
 
 def _reason(data: bytes, error: Exception) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from trainables import metrics
 from trainables.data import aus, faces, images, splits
+from trainables.data.cores import usable_cores
 from trainables.data.listing import SPLITS, Listing, Row, components_of, several
 from trainables.data.tables import BASIC_NAMES, CLASS_NAMES
 
@@ -51,7 +52,7 @@ def in_threads(
 ) -> list[Result]:
     """`work` of each item on all cores; decoding and hashing leave Python's lock alone."""
     results = []
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for result in pool.map(work, items):
             results.append(result)
             if progress is not None:
@@ -67,9 +68,9 @@ def digest(row: Row) -> str:
         return ""
 
 
-def decode_row(row: Row, size: int | None) -> images.Pixels:
-    """The image of a row. Raises Unreadable."""
-    return images.decode(_content(row.path), size)
+def read_row(row: Row) -> images.Pixels:
+    """The (height, width, 3) image of a row. Raises Unreadable."""
+    return images.read(_content(row.path))
 
 
 def _content(path: Path) -> bytes:
@@ -99,13 +100,14 @@ def decode_all(
         def work(item: tuple[int, Row]) -> tuple[NDArray[np.uint64], images.Pixels] | str:
             number, row = item
             try:
-                pixels = decode_row(row, size)
+                image = read_row(row)
             except images.Unreadable as error:
                 return f"{row.id} ({error})"
+            pixels = images.planes(image, size)
             written = os.pwrite(file.fileno(), pixels.tobytes(), number * pixels.nbytes)
             if written < pixels.nbytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return splits.look(pixels)
+            return splits.look(image)  # not of `pixels`: a size must not move an image
 
         results = in_threads(work, list(enumerate(listing.rows)), "decode", progress)
     bad = [result for result in results if isinstance(result, str)]
@@ -130,10 +132,12 @@ def contradictions(listing: Listing, digests: Sequence[str]) -> list[str]:
     ]
 
 
-def leaks(rows: Sequence[Row], pairs: splits.Ints, split_of: Sequence[str | None]) -> list[str]:
-    """Pictures that stand in two splits, as "a (train) = b (test)"."""
+def leaks(
+    rows: Sequence[Row], pairs: splits.Ints, split_of: Sequence[str | None], sign: str
+) -> list[str]:
+    """Pairs that stand in two splits, as "a (train) = b (test)"; the sign tells how alike."""
     return [
-        f"{rows[a].id} ({split_of[a]}) = {rows[b].id} ({split_of[b]})"
+        f"{rows[a].id} ({split_of[a]}) {sign} {rows[b].id} ({split_of[b]})"
         for a, b in pairs
         if split_of[a] is not None and split_of[b] is not None and split_of[a] != split_of[b]
     ]
@@ -149,8 +153,9 @@ def from_listing(
     """What the cache stores of a data set on disk; images without a split are given one."""
     rows = listing.rows
     labels = np.array([row.label for row in rows], np.int64)
-    pairs = np.concatenate([splits.exact_pairs(digests), splits.near_pairs(*looks)])
-    split_of = splits.assign(labels, splits.group(len(rows), pairs), [row.split for row in rows])
+    exact, near = splits.alike(digests, *looks)
+    groups = splits.group(len(rows), np.concatenate([exact, near]))
+    split_of = splits.assign(labels, groups, [row.split for row in rows], digests)
     codings = [aus.parse(row.aus) for row in rows]
     au_names, au_notes = _au_names(codings, split_of, au_vocabulary)
     return Content(
@@ -170,7 +175,8 @@ def from_listing(
             *listing.warnings,
             *au_notes,
             *_split_notes(listing, labels, split_of),
-            *_leak_notes(leaks(rows, np.unique(pairs, axis=0), split_of)),
+            *leak_notes(leaks(rows, exact, split_of, "="), leaks(rows, near, split_of, "~")),
+            *splits.unsought(len(rows)),
         ),
     )
 
@@ -224,10 +230,14 @@ def _split_notes(listing: Listing, labels: splits.Ints, split_of: Sequence[str])
     return notes
 
 
-def _leak_notes(found: list[str]) -> list[str]:
-    if not found:
-        return []
-    return [f"{len(found)} pictures stand in two official splits: {several(found)}."]
+def leak_notes(exact: Sequence[str], near: Sequence[str]) -> list[str]:
+    """What to say of pairs across official splits: copies are certain, likeness is not."""
+    told = [(exact, "show the same picture"), (near, "look alike")]
+    return [
+        f"{len(found)} pairs of images of two official splits {how}: {several(found)}."
+        for found, how in told
+        if found
+    ]
 
 
 def from_faces(spec: faces.FacesSpec, au_vocabulary: str, au_null: aus.NullPolicy) -> Content:

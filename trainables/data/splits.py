@@ -1,8 +1,11 @@
 """Which images are one picture, and splits that keep these together. N images, K classes, G groups.
 
-Official splits are never changed: a picture that stands in two of them is reported.
+Official splits are never changed: a picture that stands in two of them is reported. A split that is
+made here follows from the files alone: neither the size of a run nor the order of the files moves
+an image, and a new image moves few others.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import cv2
@@ -11,24 +14,26 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from trainables.data.listing import SPLITS
+from trainables.data.images import square
 
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]  # (N, 2): of the image, and of its mirror image
 Thumbs = NDArray[np.uint8]  # (N, 8, 8, 3)
 
-VERSION = 1  # part of the cache key: raise it when a change here moves an image
+VERSION = 2  # part of the cache key: raise it when a change here moves an image
+LOOK_PIXELS = 64  # images are compared at one size, whatever the size of the run
 SEED = 0  # one split for everybody: a split drawn anew for each trial would leak
 MOST_BITS = 6  # of 64 that two copies of a picture may differ in …
 MOST_LEVELS = 10.0  # … and of 255 that their thumbnails may differ by, on average
 MOST_IMAGES = 40_000  # more are compared by content only: the comparison is quadratic
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
+_ORDER = ("val", "test", "train")  # train last: what fits nowhere else is at home there
 _BLOCK = 512
 
 
-def look(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
-    """Difference hashes (2,) and thumbnail (8, 8, 3) of an image (3, S, S), to know it again by."""
-    image = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+def look(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+    """Difference hashes (2,) and thumbnail (8, 8, 3) to know a (height, width, 3) image by."""
+    image = square(image, LOOK_PIXELS)
     grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (9, 8), interpolation=cv2.INTER_AREA)
     both = np.stack([grey, grey[:, ::-1]]).astype(np.int16)
     bits = np.packbits((np.diff(both, axis=2) > 0).reshape(2, 64), axis=1)
@@ -36,8 +41,14 @@ def look(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint
     return bits.view(np.uint64).ravel(), thumb
 
 
+def alike(digests: Sequence[str], hashes: Hashes, thumbs: Thumbs) -> tuple[Ints, Ints]:
+    """(P, 2) pairs of the same content, and (Q, 2) pairs of other content that look alike."""
+    near, content = near_pairs(hashes, thumbs), np.array(digests, np.str_)
+    return exact_pairs(digests), near[content[near[:, 0]] != content[near[:, 1]]]
+
+
 def near_pairs(hashes: Hashes, thumbs: Thumbs) -> Ints:
-    """(P, 2) pairs of images that show one picture, mirrored or not; none of a very large set."""
+    """(P, 2) pairs of images that look alike, mirrored or not; none of a very large set."""
     found = [np.empty((0, 2), np.int64)]
     if len(hashes) > MOST_IMAGES:
         return found[0]
@@ -69,8 +80,22 @@ def group(count: int, pairs: Ints) -> Ints:
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
+def unsought(count: int) -> list[str]:
+    """A sentence on what is not looked for among so many images, if anything is not."""
+    if count <= MOST_IMAGES:
+        return []
+    return [
+        f"Above {MOST_IMAGES:,} images only copies that are equal byte by byte are looked for: "
+        f"among these {count:,}, pictures that merely look alike may stand in two splits."
+    ]
+
+
 def assign(
-    labels: Ints, groups: Ints, given: Sequence[str | None], seed: int = SEED
+    labels: Ints,
+    groups: Ints,
+    given: Sequence[str | None],
+    digests: Sequence[str],
+    seed: int = SEED,
 ) -> tuple[str, ...]:
     """The split of each image: the given one where splits are given, and what these leave out.
 
@@ -81,8 +106,9 @@ def assign(
     present = {split for split in given if split is not None} - {"train"}
     missing = [split for split in ("val", "test") if split not in present]
     free = np.flatnonzero(out == "train")
-    if missing:
-        out[free] = _deal(labels[free], groups[free], missing, np.random.default_rng(seed))
+    if missing and len(free):
+        marks = np.array(digests, np.str_)[free]
+        out[free] = _deal(labels[free], _ranked(groups[free], marks, seed), missing)
     return tuple(map(str, out))
 
 
@@ -97,26 +123,40 @@ def quotas(count: int, missing: Sequence[str]) -> dict[str, int]:
     return {"train": count - val - test, "val": val, "test": test}
 
 
-def _deal(
-    labels: Ints, groups: Ints, missing: Sequence[str], rng: np.random.Generator
-) -> NDArray[np.str_]:
-    """Large groups first, in random order, each to the split that lacks most of its classes."""
+def _ranked(groups: Ints, digests: NDArray[np.str_], seed: int) -> list[Ints]:
+    """The images of each group, in an order that only the content of the groups decides."""
+    _, groups = np.unique(groups, return_inverse=True)
+    members = np.split(np.argsort(groups, kind="stable"), np.bincount(groups).cumsum()[:-1])
+    ranks = [
+        hashlib.sha256(f"{seed}/{min(digests[of].tolist())}".encode()).hexdigest() for of in members
+    ]
+    return [members[k] for k in sorted(range(len(members)), key=ranks.__getitem__)]
+
+
+def _deal(labels: Ints, ranked: Sequence[Ints], missing: Sequence[str]) -> NDArray[np.str_]:
+    """Each group to the first split with room for it, or, if none has, to the least overfull one.
+
+    Not dealt in turns: a group that comes or goes then moves an image or two at the ends of val
+    and test, where it would move all that follow it.
+    """
     classes, labels = np.unique(labels, return_inverse=True)
     counts = np.bincount(labels, minlength=len(classes))
     wanted = [quotas(int(n), missing) for n in counts]
-    need = np.array([[quota[split] for quota in wanted] for split in SPLITS], np.float64)
-    share = np.maximum(need.copy(), 1)
-    _, groups = np.unique(groups, return_inverse=True)
-    sizes = np.bincount(groups)
-    members = np.split(np.argsort(groups, kind="stable"), sizes.cumsum()[:-1])
-    shuffled = rng.permutation(len(sizes))
+    room = np.array([[quota[split] for quota in wanted] for split in _ORDER])
+    held = [np.bincount(labels[members], minlength=len(classes)) for members in ranked]
+    is_large = [_excess(h, room[:2]).min() > 0 for h in held]  # for val and for test
     out = np.empty(len(labels), dtype="<U5")
-    for g in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
-        held = np.bincount(labels[members[g]], minlength=len(classes))
-        # What is still lacked, as a share of the quota; an overfull split is never chosen first.
-        over = np.maximum(held - np.maximum(need, 0), 0).sum(1)
-        lack = ((need / share) * held).sum(1) - 1e3 * over
-        pick = int(lack.argmax())
-        need[pick] -= held
-        out[members[g]] = SPLITS[pick]
+    # The large ones first, largest of all in front: else train fills up, and val stays empty.
+    for k in sorted(range(len(ranked)), key=lambda k: -len(ranked[k]) if is_large[k] else 0):
+        excess = _excess(held[k], room).tolist()
+        least = min(excess)
+        is_train = 0 < least == excess[-1]  # of equally overfull splits, train
+        pick = len(excess) - 1 if is_train else excess.index(least)
+        room[pick] -= held[k]
+        out[ranked[k]] = _ORDER[pick]
     return out
+
+
+def _excess(held: Ints, room: Ints) -> Ints:
+    """How many images of a group each split has no room for."""
+    return np.asarray(np.maximum(held - np.maximum(room, 0), 0).sum(1), np.int64)
