@@ -98,11 +98,16 @@ def compare(
 
 
 def nested(
-    probs: Floats, answers: Answers, goal: Goal, rng: np.random.Generator
+    probs: Floats,
+    answers: Answers,
+    goal: Goal,
+    rng: np.random.Generator,
+    baseline: Ints | None = None,
 ) -> dict[str, Estimate]:
     """Scores on images that chose neither members, weights nor method; {} for too few images.
 
-    "ensemble", "single" and "top" (the plain average), then the ensemble's lead over the other two.
+    "ensemble", "single", "top" (the plain average) and, where its calls (N,) are given, "baseline",
+    which nobody chose; then the ensemble's lead over each of the others.
     """
     labels = answers.labels
     if len(labels) < 2 * FEW_IMAGES:
@@ -118,20 +123,25 @@ def nested(
             chosen = judge(inner_calls, inner.labels, goal, rng)[2]
             weights = ens.fit(inner, goal, rng)[[chosen, *fixed]]
             calls[repeat][:, fold == held] = calls_of(weights, probs, fold == held)
+    if baseline is not None:
+        same = np.broadcast_to(baseline, (OUTER_REPEATS, 1, len(labels)))
+        calls = np.concatenate([calls, same], 1)
     return _estimates(calls, labels, goal, rng)
 
 
 def _estimates(
     calls: NDArray[np.int64], labels: Ints, goal: Goal, rng: np.random.Generator
 ) -> dict[str, Estimate]:
+    names = ["ensemble", "single", "top", "baseline"][: calls.shape[1]]
     flat = calls.reshape(-1, len(labels))
     counts = statistics.tally(labels, flat, goal.classes)
-    values = goal.scores(counts).reshape(OUTER_REPEATS, 3).mean(0)
+    values = goal.scores(counts).reshape(OUTER_REPEATS, len(names)).mean(0)
     weights = statistics.resample(labels, 3 * BOOTSTRAP, rng)
     sampled = statistics.bootstrap(labels, flat, goal, weights)["score"]
-    sampled = sampled.reshape(len(weights), OUTER_REPEATS, 3).mean(1)
-    minus = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, -1, 0], [1, 0, -1]]).T
+    sampled = sampled.reshape(len(weights), OUTER_REPEATS, len(names)).mean(1)
+    one = np.eye(len(names))
+    minus = np.concatenate([one, one[0] - one[1:]]).T
     low, high = statistics.interval(sampled @ minus)
-    names = ("ensemble", "single", "top", "lead over single", "lead over top")
+    names += [f"lead over {name}" for name in names[1:]]
     numbers = zip(names, values @ minus, low, high, strict=True)
     return {name: Estimate(float(v), float(a), float(b)) for name, v, a, b in numbers}

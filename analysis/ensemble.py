@@ -4,9 +4,7 @@ probs (M, N, K), labels (N,), weights (M,) that sum to 1. A method is ("average"
 of the k best, or ("greedy", k), bagged greedy selection cut to its k heaviest members.
 """
 
-import argparse
 import io
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from analysis import statistics
 from analysis.statistics import Estimate, Goal
 from analysis.votes import Votes
+from trainables.cli import Parser, run_command
 from trainables.metrics import Floats, Ints, supported
 from trainables.store import replace_file, write_json
 
@@ -66,7 +65,7 @@ class Ensemble:
     method: str
     members: Mapping[str, float]  # trial id -> weight, heaviest first
     top: tuple[str, ...]  # the members of the plain average
-    honest: Mapping[str, Estimate]  # ensemble, single, top, and the first's lead over the others
+    honest: Mapping[str, Estimate]  # ensemble, single, top, baseline; the lead over the others
     optimistic: Mapping[str, float]  # ensemble, single, top: on the images that chose them
     table: tuple[Judged, ...]
     metric: str = METRIC
@@ -164,10 +163,13 @@ def fit(answers: Answers, goal: Goal, rng: np.random.Generator) -> Weights:
     return rows
 
 
-def build(votes: Votes, goal: Goal | None = None, seed: int = 0) -> Ensemble:
+def build(
+    votes: Votes, goal: Goal | None = None, seed: int = 0, baseline: Ints | None = None
+) -> Ensemble:
     """The ensemble of these trials, chosen on all their images, and honest scores of the choice.
 
-    The goal is macro-F1 over the classes with enough images, if none is given.
+    The goal is macro-F1 over the classes with enough images, if none is given. `baseline` (N,) are
+    the calls of the trial that the ensemble is compared with.
 
     Raises ValueError where there is no trial.
     """
@@ -182,7 +184,7 @@ def build(votes: Votes, goal: Goal | None = None, seed: int = 0) -> Ensemble:
     rows = fit(everything, goal, rng)
     inside = scores(rows, votes.probs, votes.labels, goal)
     table, chosen, note = crossfit.compare(votes.probs, everything, goal, inside, rng)
-    honest = crossfit.nested(votes.probs, everything, goal, rng)
+    honest = crossfit.nested(votes.probs, everything, goal, rng, baseline)
     order = ranking(everything, goal)
     plain, single = names.index(("average", min(PLAIN, len(order)))), names.index(("average", 1))
     weights = rows[chosen]
@@ -219,8 +221,7 @@ def title(method: Method, weights: Weights) -> str:
     count = int((weights > 0).sum())
     if count == 1:
         return "best single trial"
-    plain = method[0] == "average"
-    return f"plain average of the best {count}" if plain else f"greedy selection, {count} members"
+    return f"average of best {count}" if method[0] == "average" else f"greedy, {count} members"
 
 
 def average(votes: Votes, weights: Mapping[str, float]) -> tuple[Floats, Floats]:
@@ -260,20 +261,16 @@ def save(ensemble: Ensemble, votes: Votes, folder: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`python -m analysis.ensemble RUN`: write RUN/report/ensemble.json and say what is in it."""
-    from analysis.leaderboard import candidates, read_board
+    """Write RUN/report/ensemble.json and say what is in it."""
+    from analysis.leaderboard import baseline, candidates, read_board
     from trainables.store import RunStore
 
-    parser = argparse.ArgumentParser(prog="python -m analysis.ensemble", description=main.__doc__)
+    parser = Parser(prog="python -m analysis.ensemble", description=main.__doc__)
     parser.add_argument("run", type=Path, help="the folder of a run, such as runs/smoke")
-    args = parser.parse_args(argv)
-    try:
-        board = read_board(RunStore.open(args.run))
-        votes = board.votes.pick(candidates(board)[0])
-        ensemble = build(votes, board.goal)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    args = parser.parse(argv)
+    board = read_board(RunStore.open(args.run))
+    votes = board.votes.pick(candidates(board)[0])
+    ensemble = build(votes, board.goal, baseline=board.votes.calls(baseline(board)[0]))
     save(ensemble, votes, args.run / "report")
     print(ensemble.method, f"({ensemble.note})" if ensemble.note else "")
     for name, estimate in ensemble.honest.items():
@@ -284,4 +281,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

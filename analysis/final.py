@@ -18,7 +18,7 @@ from analysis.leaderboard import mean_au_f1
 from analysis.statistics import Estimate, Goal
 from analysis.votes import Votes, read_votes
 from trainables import metrics
-from trainables.metrics import Floats, Ints, supported
+from trainables.metrics import Floats, Ints
 
 ROUNDS = 1000
 LEDGER = "test_ledger.jsonl"
@@ -56,7 +56,8 @@ def look(findings: Findings, command: Sequence[str]) -> Look:
     )
     labels, units = _truth(findings, votes)
     contenders, missing = _contenders(findings, votes)
-    goal = Goal(findings.board.goal.name, supported(labels, len(findings.board.class_names)))
+    goal = findings.board.goal  # the classes of the validation score: what was chosen for
+    missing += _unseen(findings, labels)
     scores, leads = _scored(contenders, labels, goal)
     for who, measures in scores.items():
         said = contenders[who][1]
@@ -75,6 +76,16 @@ def _wanted(findings: Findings) -> set[str]:
     if findings.ensemble:
         wanted |= {*findings.ensemble.members, *findings.ensemble.top}
     return wanted
+
+
+def _unseen(findings: Findings, labels: Ints) -> list[str]:
+    """The classes of the validation score that no test image shows."""
+    names, goal = findings.board.class_names, findings.board.goal
+    found = np.bincount(labels, minlength=len(names)) > 0
+    gone = [name for name, kept, n in zip(names, goal.keep, found, strict=True) if kept and not n]
+    if goal.name != "macro_f1" or not gone:
+        return []
+    return [f"no test image shows {', '.join(gone)}: the test score is of the other classes"]
 
 
 def _truth(findings: Findings, votes: Votes) -> tuple[Ints, Ints]:
@@ -117,7 +128,7 @@ def _contenders(
     if ensemble and len(ensemble.members) > 1:
         wanted["ensemble"] = dict(ensemble.members)
     if ensemble and len(ensemble.top) > 1:
-        wanted[f"plain average of the best {len(ensemble.top)}"] = dict.fromkeys(ensemble.top, 1.0)
+        wanted[f"average of best {len(ensemble.top)}"] = dict.fromkeys(ensemble.top, 1.0)
     out: dict[str, tuple[Floats, Floats]] = {}
     missing = []
     for who, weights in wanted.items():
@@ -139,9 +150,10 @@ def _scored(
     predicted = np.stack([contenders[who][0].argmax(1) for who in names])
     weights = statistics.resample(labels, ROUNDS, np.random.default_rng(2))
     sampled = statistics.bootstrap(labels, predicted, goal, weights)
+    main = goal.scores(statistics.tally(labels, predicted, goal.classes))
     scores: dict[str, dict[str, Estimate]] = {}
     for m, who in enumerate(names):
-        values = metrics.scores(labels, contenders[who][0], goal.name)
+        values = metrics.scores(labels, contenders[who][0], goal.name) | {"score": float(main[m])}
         scores[who] = {
             name: _estimate(values[name], rounds[:, m]) for name, rounds in sampled.items()
         }

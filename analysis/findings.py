@@ -1,10 +1,12 @@
 """What a run has shown: the best trial, the ensemble, how far to trust them; and that in words."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis import ensemble as ens
 from analysis import leaderboard as lb
@@ -25,7 +27,8 @@ class Findings:
     best: str | None
     baseline: str | None
     ensemble: Ensemble | None
-    corrected: Estimate | None
+    corrected: Estimate | None  # score of a trial chosen so, on images that did not choose it
+    lead: Estimate | None  # its lead over the baseline on the same images
     majority: dict[str, float] | None
     notes: tuple[str, ...]
 
@@ -41,12 +44,9 @@ def find(board: Board) -> Findings:
     ranked = table[table["trial"].isin(chosen)]
     found = None if ranked.empty else str(ranked.iloc[0]["trial"])
     votes = board.votes.pick(chosen)
-    ensemble = ens.build(votes, board.goal) if chosen else None
-    corrected = None
-    if len(chosen) > 1:
-        rng = np.random.default_rng(1)
-        weights = statistics.resample(votes.labels, ROUNDS, rng)
-        corrected = statistics.corrected_best(votes.labels, votes.predicted, board.goal, weights)
+    reference = board.votes.calls(baseline)
+    ensemble = ens.build(votes, board.goal, baseline=reference) if chosen else None
+    corrected, lead = _corrected(board, rivals(table, chosen), reference)
     notes = [
         note,
         _passed_over(table, found),
@@ -58,7 +58,29 @@ def find(board: Board) -> Findings:
     if majority is None and board.votes.trials:
         notes.append("the majority scores are unknown: run.json has no data.train_counts")
     shown = tuple(line for line in notes if line)
-    return Findings(board, table, found, baseline, ensemble, corrected, majority, shown)
+    return Findings(board, table, found, baseline, ensemble, corrected, lead, majority, shown)
+
+
+def rivals(table: pd.DataFrame, chosen: Sequence[str]) -> list[str]:
+    """The candidates, and the stopped trials below the best of them, which chance might have led.
+
+    A stopped trial above the best was no candidate: it would stand for another choice.
+    """
+    score = dict(zip(table["trial"], table["score"], strict=True))
+    best = max((score[t] for t in chosen), default=0.0)
+    stopped = table.loc[table["status"] == "stopped", "trial"]
+    below = [t for t in stopped if t not in chosen and score[t] <= best]
+    return [*chosen, *below]
+
+
+def _corrected(
+    board: Board, trials: Sequence[str], baseline: NDArray[np.int64] | None
+) -> tuple[Estimate | None, Estimate | None]:
+    if len(trials) < 2:
+        return None, None
+    votes = board.votes.pick(trials)
+    weights = statistics.resample(votes.labels, ROUNDS, np.random.default_rng(1))
+    return statistics.corrected_best(votes.labels, votes.predicted, board.goal, weights, baseline)
 
 
 def _passed_over(table: pd.DataFrame, best: str | None) -> str:
@@ -103,19 +125,12 @@ def words(findings: Findings) -> list[str]:
     if findings.best is None:
         return [*lines, f"Nothing can be compared yet: {lb.NOTHING_YET}."]
     row = findings.row(findings.best)
+    is_baseline = ": it is the baseline itself" if findings.baseline == findings.best else ""
     lines.append(
         f"Best single trial: {findings.best}, score {row['score']:.3f} "
-        f"[{row['score low']:.3f}, {row['score high']:.3f}]{_versus(findings, row)}."
+        f"[{row['score low']:.3f}, {row['score high']:.3f}]{is_baseline}."
     )
-    if findings.corrected is not None:
-        c = findings.corrected
-        lines.append(
-            f"The best of many looks better than it is. Corrected for the choice (BBC-CV), a trial "
-            f"so chosen scores {c.value:.3f} [{c.low:.3f}, {c.high:.3f}] on new images, "
-            f"{row['score'] - c.value:.3f} less than it seems."
-            if c.value < row["score"]
-            else f"Corrected for the choice (BBC-CV): {c.value:.3f} [{c.low:.3f}, {c.high:.3f}]."
-        )
+    lines += _corrected_words(findings, float(row["score"]))
     lines += _ensemble_words(findings)
     if findings.majority:
         m = findings.majority
@@ -147,17 +162,33 @@ def _what(board: Board) -> str:
     )
 
 
-def _versus(findings: Findings, row: "pd.Series[Any]") -> str:
-    if findings.baseline is None:
-        return ""
-    if findings.baseline == findings.best:
-        return ": it is the baseline itself"
-    low, high = row["vs baseline low"], row["vs baseline high"]
-    clear = "" if low > 0 else ", which may be chance"
-    return (
-        f"; {row['vs baseline']:+.3f} [{low:+.3f}, {high:+.3f}] against the baseline "
-        f"({findings.row(findings.baseline)['score']:.3f}){clear}"
-    )
+def _corrected_words(findings: Findings, seeming: float) -> list[str]:
+    """What the best is worth on images that did not choose it, alone and against the baseline."""
+    lines, c, row = [], findings.corrected, findings.row(str(findings.best))
+    is_partial = (findings.table["status"] == "stopped").any()
+    if c is not None:
+        bound = "at most about " if is_partial else ""
+        less = f", {seeming - c.value:.3f} less than it seems" if c.value < seeming else ""
+        rungs = "; the rungs chose too, which this corrects in part only" if is_partial else ""
+        lines.append(
+            f"Corrected for the choice of the best (BBC-CV), a trial so chosen scores "
+            f"{bound}{c.value:.3f} [{c.low:.3f}, {c.high:.3f}] on new images{less}{rungs}."
+        )
+    lead = findings.lead
+    if lead is None and not pd.isna(row["vs baseline"]):  # one trial, so nothing was chosen
+        low, high = row["vs baseline low"], row["vs baseline high"]
+        lead = Estimate(row["vs baseline"], low, high)
+    if lead is not None and findings.baseline is not None and findings.baseline != findings.best:
+        base = findings.row(findings.baseline)["score"]
+        how = "" if findings.lead is None else ", on images that did not choose it"
+        chance = "" if lead.low > 0 else ": this may be chance"
+        lines.append(f"Best against the baseline ({base:.3f}){how}: {signed(lead)}{chance}.")
+    return lines
+
+
+def signed(lead: Estimate) -> str:
+    """A difference with its interval."""
+    return f"{lead.value:+.3f} [{lead.low:+.3f}, {lead.high:+.3f}]"
 
 
 def _ensemble_words(findings: Findings) -> list[str]:
@@ -167,10 +198,11 @@ def _ensemble_words(findings: Findings) -> list[str]:
     honest = ensemble.honest
     if not honest:
         return [f"Ensemble: {ensemble.method}; too few images to score it honestly."]
-    mine, lead = honest["ensemble"], honest["lead over single"]
+    mine, base = honest["ensemble"], honest.get("lead over baseline")
+    over = f" and {signed(base)} over the baseline" if base else ""
     return [
         f"Ensemble: {ensemble.method}, score {mine.value:.3f} [{mine.low:.3f}, {mine.high:.3f}] on "
-        f"images that did not choose it; best single {honest['single'].value:.3f} and plain "
-        f"average of the best {len(ensemble.top)} {honest['top'].value:.3f} in the same way, a "
-        f"lead of {lead.value:+.3f} [{lead.low:+.3f}, {lead.high:+.3f}] over the best single."
+        f"images that did not choose it; best single {honest['single'].value:.3f} and average of "
+        f"best {len(ensemble.top)} {honest['top'].value:.3f} in the same way, a lead of "
+        f"{signed(honest['lead over single'])} over the best single{over}."
     ]

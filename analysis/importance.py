@@ -3,7 +3,7 @@
 T trials, F columns. A part and its arguments ("loss", "loss.gamma") are one group.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.leaderboard import Board
 from trainables.metrics import Floats
 
 FEWEST = 10  # trials
@@ -21,44 +22,75 @@ NOT_A_CHOICE = ("seed", "fold")
 
 
 @dataclass(frozen=True)
+class Target:
+    """One score per trial (by id), all after as many epochs: at the first rung, or at the end."""
+
+    scores: Mapping[str, float] = field(default_factory=dict)
+    epoch: int | None = None  # None: the end
+
+    @property
+    def words(self) -> str:
+        return "final score" if self.epoch is None else f"score after epoch {self.epoch}"
+
+
+@dataclass(frozen=True)
 class Importance:
     """The fall of R2 on held-out trials when a group is shuffled: (mean, spread), largest first."""
 
     groups: dict[str, tuple[float, float]] = field(default_factory=dict)
     r2: float = float("nan")
     note: str = ""
+    target: Target = field(default_factory=Target)
 
 
-def importance(table: pd.DataFrame, settings: Sequence[str], seed: int = 0) -> Importance:
-    """Of the settings that varied, over the trials that ended with a score.
+def target_of(board: Board, table: pd.DataFrame) -> Target:
+    """The scores of the ended trials: after the first rung where some were stopped, else final.
 
-    Trials that were stopped early count, with the epochs they ran as a column of its own, which
-    is not reported.
+    How far a trial was let go follows from its settings: a final score mixes what the settings do
+    with what the rungs did, and a column of epochs would take the settings' effect for its own.
     """
-    names = [name for name in settings if name not in NOT_A_CHOICE]
     ended = table[table["status"].isin(["completed", "stopped"]) & table["score"].notna()]
+    final = {str(t): float(s) for t, s in zip(ended["trial"], ended["score"], strict=True)}
+    rungs = board.meta.get("rungs") or ()
+    if not (ended["status"] == "stopped").any() or not rungs:
+        return Target(final)
+    known = {
+        record.id: float(row["score"])
+        for record in board.records
+        for row in record.history
+        if record.id in final and row["epoch"] == rungs[0] and row.get("score") is not None
+    }
+    return Target(known, rungs[0])
+
+
+def importance(
+    table: pd.DataFrame, settings: Sequence[str], target: Target, seed: int = 0
+) -> Importance:
+    """Of the settings that varied, for the target."""
+    names = [name for name in settings if name not in NOT_A_CHOICE]
+    ended = table[table["trial"].isin(list(target.scores))]
     if len(ended) < FEWEST:
         return Importance(
             note=f"not computed: {len(ended)} trials ended with a score, {FEWEST} are needed"
         )
     if not names:
         return Importance(note="not computed: no setting varied")
-    target = ended["score"].to_numpy(np.float64)
-    if target.std() < 1e-9:
+    scores = ended["trial"].map(target.scores).to_numpy(np.float64)
+    if scores.std() < 1e-9:
         return Importance(note="not computed: all trials have the same score")
     columns, owners = encode(ended, names)
-    drops, r2 = _drops(columns, owners, target, np.random.default_rng(seed))
+    drops, r2 = _drops(columns, owners, scores, np.random.default_rng(seed))
     order = sorted(drops, key=lambda group: (-drops[group].mean(), group))
     groups = {g: (float(drops[g].mean()), float(drops[g].std())) for g in order}
     note = "" if r2 > 0.1 else (
         f"the forest explains next to nothing of unseen trials (R² {r2:.2f}): "
         "read nothing into these bars"
     )  # fmt: skip
-    return Importance(groups, r2, note)
+    return Importance(groups, r2, note, target)
 
 
 def encode(table: pd.DataFrame, names: Sequence[str]) -> tuple[Floats, list[str]]:
-    """Columns (T, F) of numbers, and the group that each belongs to; epochs last."""
+    """Columns (T, F) of numbers, and the group that each belongs to."""
     columns: list[Floats] = []
     owners: list[str] = []
     for name in names:
@@ -66,8 +98,7 @@ def encode(table: pd.DataFrame, names: Sequence[str]) -> tuple[Floats, list[str]
         found = [numbers(values)] if is_number(values) else _one_hot(values)
         columns += found
         owners += [name.partition(".")[0]] * len(found)
-    columns.append(table["epochs"].to_numpy(np.float64))
-    return np.stack(columns, 1), [*owners, ""]
+    return np.stack(columns, 1), owners
 
 
 def is_number(values: "pd.Series[Any]") -> bool:
@@ -102,7 +133,7 @@ def _drops(
     """The fall of the held-out R2 in each shuffle of each group, and the R2 itself."""
     from sklearn.ensemble import RandomForestRegressor
 
-    groups = sorted(set(owners) - {""})
+    groups = sorted(set(owners))
     fold = rng.permutation(len(target)) % FOLDS
     guess = np.zeros(len(target))
     shuffled = {group: np.zeros((SHUFFLES, len(target))) for group in groups}

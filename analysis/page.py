@@ -17,7 +17,7 @@ from analysis import ensemble as ens
 from analysis import statistics, tables
 from analysis.final import Look
 from analysis.findings import Findings, words
-from analysis.importance import Importance, importance
+from analysis.importance import Importance, importance, target_of
 from analysis.leaderboard import GOALS, NAMES, varying
 from trainables import metrics
 from trainables.metrics import MIN_SUPPORT
@@ -50,7 +50,7 @@ def render(findings: Findings, look: Look | None) -> str:
     from plotly.offline import get_plotlyjs
 
     settings = varying(findings.board.records)
-    found = importance(findings.table, settings)
+    found = importance(findings.table, settings, target_of(findings.board, findings.table))
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -76,6 +76,7 @@ def render(findings: Findings, look: Look | None) -> str:
         ensemble=findings.ensemble,
         has_members=findings.ensemble is not None and len(findings.ensemble.members) > 1,
         importance_note=found.note,
+        target=found.target,
         drawings=drawings,
         look=look,
         names=NAMES,

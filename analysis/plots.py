@@ -170,15 +170,17 @@ def importances(found: Importance) -> go.Figure | None:
 
 
 def effects(findings: Findings, found: Importance) -> list[go.Figure]:
-    """Score against each of the settings that matter most."""
-    table = findings.table[findings.table["score"].notna()]
+    """The score that importances are of, against each of the settings that matter most."""
+    scores = found.target.scores
+    table = findings.table[findings.table["trial"].isin(list(scores))]
+    table = table.assign(score=table["trial"].map(scores))
     names = [
         name for name in found.groups if f"setting {name}" in table and found.groups[name][0] > 0
     ]
-    return [_effect(table, name) for name in names[:EFFECTS]]
+    return [_effect(table, name, found.target.words) for name in names[:EFFECTS]]
 
 
-def _effect(table: pd.DataFrame, name: str) -> go.Figure:
+def _effect(table: pd.DataFrame, name: str, words: str) -> go.Figure:
     values = table[f"setting {name}"]
     figure = go.Figure()
     if is_number(values):
@@ -197,7 +199,7 @@ def _effect(table: pd.DataFrame, name: str) -> go.Figure:
                 pointpos=0, marker={"color": BLUE, "size": 5}, line={"color": GREY, "width": 1},
                 fillcolor="rgba(86,180,233,0.15)", showlegend=False,
             )  # fmt: skip
-    return styled(figure, f"Score by {safe(name)}", safe(name), "validation score", 380)
+    return styled(figure, f"Score by {safe(name)}", safe(name), f"validation {words}", 380)
 
 
 def parallel_coordinates(findings: Findings, found: Importance) -> go.Figure | None:

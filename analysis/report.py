@@ -1,6 +1,5 @@
 """`python -m analysis.report RUN [--final]`: the page, the tables and the summary of a run."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +15,10 @@ from analysis import ensemble as ens
 from analysis import final as sealed
 from analysis import tables
 from analysis.final import Look
-from analysis.findings import Findings, find, words
+from analysis.findings import Findings, find, signed, words
 from analysis.leaderboard import candidates, read_board
 from analysis.statistics import Estimate
+from trainables.cli import Parser, run_command
 from trainables.store import RunStore, replace_file
 
 NARROW = ("rank", "trial", "status", "score", "vs baseline", "accuracy", "uar")  # 80 columns
@@ -37,11 +37,6 @@ def report_run(run: RunStore, console: Console, final: bool = False, top: int = 
         console.print(line)
     console.print(Text(f"report: {path}"), soft_wrap=True)
     return path
-
-
-def summary_tables(run: RunStore, top: int = tables.TOP) -> list[Table | Text]:
-    """The summary as rich renderables: sentences, the leaderboard, the ensemble."""
-    return summary(find(read_board(run)), None, top)
 
 
 def _investigate(run: RunStore, final: bool) -> tuple[Findings, Look | None]:
@@ -77,6 +72,8 @@ def summary(findings: Findings, look: Look | None, top: int) -> list[Table | Tex
         out.append(Text("SYNTHETIC DATA: these numbers say nothing about real faces", "bold"))
     if findings.best is not None:
         out.append(_leaderboard_table(findings, top))
+        if findings.baseline is not None:
+            out.append(Text(tables.UNCORRECTED, "dim"))
         out.append(_comparison_table(findings))
     out += [Text(line) for line in words(findings)]
     out += [Text(f"note: {line}") for line in findings.notes]
@@ -97,7 +94,13 @@ def _leaderboard_table(findings: Findings, top: int) -> Table:
 
 
 def _bare(title: str) -> Table:
-    return Table(title=Text(title, "bold"), title_justify="left", box=None, padding=(0, 2, 0, 0))
+    return Table(
+        title=Text(title, "bold"),
+        title_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+    )
 
 
 def _short(row: "pd.Series[Any]", column: str) -> str:
@@ -110,24 +113,29 @@ def _short(row: "pd.Series[Any]", column: str) -> str:
 
 def _comparison_table(findings: Findings) -> Table:
     """The ensemble beside the best single, the plain average, the baseline and the majority."""
-    table = _bare("What stands beside what (score)")
-    for column in ("", "on images that did not choose", "on those that did"):
-        table.add_column(column)
+    table = _bare("What stands beside what: score on images that")
+    for column in ("", "did not choose", "did choose"):
+        table.add_column(column, no_wrap=True)
     ensemble, baseline = findings.ensemble, findings.baseline
     if ensemble is not None:
         labels = {
-            "ensemble": f"ensemble ({ensemble.method})",
+            "ensemble": f"ensemble: {ensemble.method}",
             "single": "best single",
-            "top": f"plain average of the best {len(ensemble.top)}",
+            "top": f"average of best {len(ensemble.top)}",
         }
         for who, label in labels.items():
             honest = ensemble.honest.get(who)
             table.add_row(label, interval(honest), f"{ensemble.optimistic[who]:.3f}")
-    table.add_row("best single, corrected (BBC-CV)", interval(findings.corrected), "")
+    table.add_row("best single, by BBC-CV", interval(findings.corrected), "")
     if baseline is not None:
         table.add_row("baseline", tables.cell(findings.row(baseline), "score"), "")
     if findings.majority is not None:
         table.add_row("always the commonest class", f"{findings.majority['score']:.3f}", "")
+    if ensemble is not None and "lead over baseline" in ensemble.honest:
+        lead = signed(ensemble.honest["lead over baseline"])
+        table.add_row("ensemble over the baseline", lead, "")
+    if findings.lead is not None and findings.best != baseline:
+        table.add_row("best single over it, by BBC-CV", signed(findings.lead), "")
     return table
 
 
@@ -143,33 +151,29 @@ def interval(estimate: Estimate | None) -> str:
 def _final_table(look: Look) -> Table:
     title = f"Sealed test split, {look.images} images; earlier looks: {look.earlier_looks}"
     table = _bare(title)
-    for column in ("", "score", "accuracy", "UAR", "AU-F1", "score over baseline"):
-        table.add_column(column)
+    for column in ("", "score", "acc.", "UAR", "over the baseline"):
+        table.add_column(column, no_wrap=True)
     for who, measures in look.scores.items():
-        rest = [measures.get(name) for name in ("accuracy", "uar", "AU-F1")]
-        short = ["–" if found is None else f"{found.value:.3f}" for found in rest]
-        table.add_row(who, interval(measures["score"]), *short, interval(look.leads.get(who)))
+        rest = [f"{measures[name].value:.3f}" for name in ("accuracy", "uar")]
+        lead = look.leads.get(who)
+        table.add_row(who, interval(measures["score"]), *rest, signed(lead) if lead else "")
     return table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the report of a run and print its summary."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.report", description=main.__doc__)
+    parser = Parser(prog="python -m analysis.report", description=main.__doc__)
     parser.add_argument("run", type=Path, help="the folder of a run, such as runs/smoke")
     parser.add_argument(
         "--final", action="store_true", help="open the sealed test split and write the look down"
     )
     parser.add_argument("--top", type=int, default=tables.TOP, help="rows of the summary")
-    args = parser.parse_args(argv)
+    args = parser.parse(argv)
     if args.top < 1:
         parser.error(f"--top {args.top}: at least 1")
-    try:
-        report_run(RunStore.open(args.run), Console(), args.final, args.top)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    report_run(RunStore.open(args.run), Console(), args.final, args.top)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -127,28 +127,52 @@ def bootstrap(labels: Ints, predicted: Ints, goal: Goal, weights: Floats) -> dic
     return {"score": goal.scores(counts), "accuracy": accuracies(counts), "uar": uars(counts)}
 
 
-def corrected_best(labels: Ints, predicted: Ints, goal: Goal, weights: Floats) -> Estimate:
-    """What the best of M models scores on images that did not choose it.
+def corrected_best(
+    labels: Ints, predicted: Ints, goal: Goal, weights: Floats, baseline: Ints | None = None
+) -> tuple[Estimate, Estimate | None]:
+    """What the best of M models scores on images that did not choose it, and its lead there.
 
-    BBC-CV (Tsamardinos et al. 2018): each round takes the winner on the images drawn and scores it
-    on those left out. We deviate in pooling the left-out counts over rounds before the one score (a
-    mean of F1 over three images a class would be biased); the interval is of the rounds' scores,
-    centred on the pooled value and narrowed to N images from the 37 % that a round leaves out.
+    BBC-CV (Tsamardinos et al. 2018): each round takes the winner on the images drawn and scores it,
+    and `baseline` (N,), on those left out. We deviate in pooling the left-out counts over rounds
+    before the one score (a mean of F1 over three images a class would be biased).
     """
-    classes, rounds = goal.classes, len(weights)
-    inside = goal.scores(weighted_tally(labels, predicted, classes, weights))
-    calls = predicted[inside.argmax(1)]  # (B, N)
+    inside = goal.scores(weighted_tally(labels, predicted, goal.classes, weights))
     outside = weights == 0
+    pooled, each = _left_out(labels, predicted[inside.argmax(1)], goal, outside)
+    low, high = _narrowed(each, outside)
+    score = Estimate(pooled, max(0.0, pooled + low), min(1.0, pooled + high))
+    if baseline is None:
+        return score, None
+    same = np.broadcast_to(baseline, outside.shape)
+    base_pooled, base_each = _left_out(labels, same, goal, outside)
+    low, high = _narrowed(each - base_each, outside)
+    lead = pooled - base_pooled
+    return score, Estimate(lead, lead + low, lead + high)
+
+
+def _left_out(
+    labels: Ints, calls: Ints, goal: Goal, outside: NDArray[np.bool_]
+) -> tuple[float, Floats]:
+    """The score of each round's calls (B, N) on the images outside: pooled, and per round (B,)."""
+    rounds, classes = len(outside), goal.classes
     key = calls + classes * np.arange(rounds)[:, None]
     shape = (rounds, classes)
     said = np.bincount(key[outside], minlength=rounds * classes).reshape(shape)
     hits = np.bincount(key[outside & (calls == labels)], minlength=rounds * classes).reshape(shape)
     support = outside.astype(np.float32) @ (labels[:, None] == np.arange(classes))
-    value = float(goal.scores(Tally(hits.sum(0), said.sum(0), support.sum(0))))
-    each = goal.scores(Tally(hits, said, support))
-    low, high = interval(each - each.mean())
-    share = np.sqrt(outside.mean())
-    return Estimate(value, max(0.0, value + share * low), min(1.0, value + share * high))
+    pooled = goal.scores(Tally(hits.sum(0), said.sum(0), support.sum(0)))
+    return float(pooled), goal.scores(Tally(hits, said, support))
+
+
+def _narrowed(each: Floats, outside: NDArray[np.bool_]) -> tuple[float, float]:
+    """The interval of the rounds' values around their mean, brought to the size of all N images.
+
+    A round's share p of N images, drawn without replacement, has a variance of (1 - p) / p of that
+    of N images.
+    """
+    share = outside.mean()
+    low, high = np.array(interval(each - each.mean())) * np.sqrt(share / (1 - share))
+    return float(low), float(high)
 
 
 def wilson(hits: Ints, total: Ints) -> tuple[Floats, Floats]:

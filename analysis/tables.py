@@ -25,6 +25,7 @@ SHOWN = {  # column of the frame -> heading
     "au_f1": "AU-F1",
     "seconds": "seconds",
 }
+UNCORRECTED = "vs baseline: each trial by itself, not corrected for choosing the best"
 EXACT = ("rank", "trial", "role", "status", "epochs", "index")
 
 
@@ -74,7 +75,7 @@ def markdown(board: Board, table: pd.DataFrame, top: int = TOP) -> str:
 
 def write_tables(board: Board, table: pd.DataFrame, folder: Path, title: str, top: int) -> None:
     """Write leaderboard.md (the best) and leaderboard.csv (all)."""
-    text = f"# {_escape(title)}\n\n{markdown(board, table, top)}"
+    text = f"# {_escape(title)}\n\n{markdown(board, table, top)}\n{UNCORRECTED}\n"
     replace_file(folder / "leaderboard.md", text.encode())
     replace_file(folder / "leaderboard.csv", table.to_csv(index=False).encode())
 

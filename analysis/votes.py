@@ -45,6 +45,10 @@ class Votes:
     def row(self, trial: str) -> int:
         return self.trials.index(trial)
 
+    def calls(self, trial: str | None) -> NDArray[np.int64] | None:
+        """The class that the trial calls each image (N,); None for no trial."""
+        return None if trial is None else self.predicted[self.row(trial)]
+
 
 def read_votes(run: RunStore, records: Iterable[Record], classes: int, split: str) -> Votes:
     """The predictions of all records that have sound ones; the reason for each that has not."""

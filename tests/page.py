@@ -46,7 +46,7 @@ class Page(HTMLParser):
             self.rows[self.section][-1][-1] += data
 
 
-def printed(run: RunStore, final: bool = False) -> str:
+def printed(run: RunStore, final: bool = False, width: int = 100) -> str:
     out = io.StringIO()
-    report.report_run(run, Console(file=out, width=100), final)
+    report.report_run(run, Console(file=out, width=width), final)
     return out.getvalue()

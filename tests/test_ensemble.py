@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from fake_run import make_run, small
 from numpy.typing import NDArray
 
-from analysis import crossfit, ensemble
+from analysis import crossfit, ensemble, statistics
 from analysis.statistics import Goal
 from analysis.votes import Votes
 
@@ -175,6 +177,21 @@ def test_no_trial_is_told() -> None:
         ensemble.build(empty)
 
 
+def test_the_baseline_stands_in_the_same_honest_column() -> None:
+    probs, labels = draw(12, 300, 4, 2)
+    worst = probs[int(ensemble.log_likelihood(labels, probs).argmin())].argmax(1)
+    votes = votes_of(probs, labels)
+    without, found = ensemble.build(votes), ensemble.build(votes, baseline=worst)
+    goal = Goal("macro_f1", np.ones(4, bool))
+    assert set(found.honest) - set(without.honest) == {"baseline", "lead over baseline"}
+    own = float(goal.scores(statistics.tally(labels, worst[None], 4))[0])
+    assert found.honest["baseline"].value == pytest.approx(own)
+    lead = found.honest["lead over baseline"]
+    assert lead.value == pytest.approx(found.honest["ensemble"].value - own)
+    assert lead.low > 0
+    assert found.honest["single"].value == without.honest["single"].value
+
+
 def test_folds_deal_each_class_evenly() -> None:
     labels = np.repeat([0, 1, 2], [50, 23, 3])
     fold = crossfit.folds(labels, np.random.default_rng(0))
@@ -220,8 +237,9 @@ def test_the_command_writes_members_and_averaged_predictions(
     assert saved["method"] in capsys.readouterr().out
 
 
-def test_the_command_says_that_there_is_no_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert ensemble.main([str(tmp_path / "none")]) == 2
-    assert "no run at" in capsys.readouterr().err
+def test_the_command_says_that_there_is_no_run(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "analysis.ensemble", str(tmp_path / "none")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no run at")
+    assert "Traceback" not in done.stderr

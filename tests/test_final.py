@@ -1,14 +1,18 @@
 """The sealed test split: scored on request, every look written down, other data refused."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_run import FakeData, edit_json, make_run
 from page import Page, printed
+from sklearn.metrics import f1_score
 
 from analysis import report
+from analysis.leaderboard import read_board
+from trainables import metrics
 from trainables.store import Predictions, RunStore
 
 
@@ -74,6 +78,42 @@ def test_a_contender_without_test_predictions_is_not_scored(tested: RunStore) ->
     assert "baseline" not in look["scores"]
 
 
+def test_the_test_score_is_of_the_classes_of_the_validation_score(
+    tested: RunStore, faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainables.data import cache
+
+    labels, units = cache.unseal(faces)
+    gone = np.where(labels == 1, 0, labels)  # no test image shows class 1
+    monkeypatch.setattr(cache, "unseal", lambda path: (gone, units))
+    names = cache.load(faces).class_names
+    rare = np.bincount(gone, minlength=len(names))
+    assert ((rare > 0) & (rare < metrics.MIN_SUPPORT)).any()  # they count all the same
+    text = printed(tested, final=True, width=300)
+    assert f"no test image shows {names[1]}:" in text
+    board = read_board(tested)
+    assert board.goal.keep.all()
+    base = next(r.id for r in board.records if r.role == "baseline")
+    stored = tested.trial(base).predictions("test")
+    assert stored is not None
+    place = {image: row for row, image in enumerate(cache.load(faces).test.ids)}
+    truth = gone[[place[image] for image in stored.ids]]
+    present = np.unique(truth)
+    wanted = f1_score(truth, stored.probs.argmax(1), average="macro", labels=present)
+    look = json.loads((tested.root / "test_ledger.jsonl").read_text())
+    assert look["scores"]["baseline"]["score"] == pytest.approx(wanted)
+
+
+def test_the_table_of_the_sealed_split_fits_80_columns(tested: RunStore) -> None:
+    lines = printed(tested, final=True, width=80).splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("Sealed test split"))
+    rows = [line for line in lines[start + 2 :] if line.startswith(("best", "ensemble", "average"))]
+    assert rows
+    interval = r"[+-]?\d\.\d{3} \[[+-]?\d\.\d{3}, [+-]?\d\.\d{3}\]"
+    for row in rows:
+        assert re.search(rf" {interval}  \d\.\d{{3}}  \d\.\d{{3}}  {interval}", row)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -81,10 +121,10 @@ def test_a_contender_without_test_predictions_is_not_scored(tested: RunStore) ->
         ({"cache": "/nowhere"}, "prepare 'faces:4000' again"),
     ],
 )
-def test_data_that_changed_is_refused(tested, change, told, capsys) -> None:  # type: ignore[no-untyped-def]  # parametrised
+def test_data_that_changed_is_refused(tested, change, told) -> None:  # type: ignore[no-untyped-def]  # parametrised
     edit_json(tested.root / "run.json", data={**tested.meta()["data"], **change})
-    assert report.main([str(tested.root), "--final"]) == 2
-    assert told in capsys.readouterr().err
+    with pytest.raises(ValueError, match=told):
+        report.main([str(tested.root), "--final"])
     assert not (tested.root / "test_ledger.jsonl").exists()
 
 

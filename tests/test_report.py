@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fake_run import FakeData, add_trial, edit_json, make_run, small
+from fake_run import RUNGS, FakeData, add_trial, edit_json, make_run, small
 from page import Page, printed
 
-from analysis import findings, report
-from analysis.importance import importance
-from analysis.leaderboard import read_board, varying
+from analysis import findings, leaderboard, report
+from analysis.importance import Importance, Target, importance, target_of
+from analysis.leaderboard import read_board
+from analysis.page import draw
 from trainables import metrics
 from trainables.store import RunStore, TrialResult
 
@@ -89,7 +90,8 @@ def test_the_ensemble_of_the_page_is_that_of_the_file(run: RunStore, page: Page)
     saved = json.loads((run.root / "report" / "ensemble.json").read_text())
     assert saved["method"] in page.text
     shown = {row[0]: row[1] for row in page.rows["ensemble"]}
-    for name, label in (("ensemble", "ensemble"), ("single", "best single")):
+    rows = {"ensemble": "ensemble", "single": "best single", "baseline": "baseline"}
+    for name, label in (rows | {"lead over baseline": "lead over the baseline"}).items():
         assert shown[label].startswith(f"{saved['honest'][name]['value']:.3f}")
     assert sum(saved["members"].values()) == pytest.approx(1)
 
@@ -129,7 +131,16 @@ def test_the_page_asks_nothing_of_the_network(run: RunStore, page: Page) -> None
     assert "default-src 'none'" in text
     assert text.count("plotly.js v") <= 1
     assert len(text) < 10_000_000
-    assert text.count("sendChartToCloud") >= text.count("Plotly.newPlot(")  # taken off each figure
+
+
+def test_no_figure_offers_to_publish_its_data(run: RunStore) -> None:
+    found = findings.find(read_board(run))
+    drawings = [d.markup for d in draw(found, Importance()) if d.markup]
+    assert len(drawings) > 5
+    for markup in drawings:  # without plotly's own source
+        config = re.search(r'\{[^{}]*"modeBarButtonsToRemove"[^{}]*\}', markup)
+        assert config is not None
+        assert "sendChartToCloud" in json.loads(config[0])["modeBarButtonsToRemove"]
 
 
 def test_hostile_names_are_shown_and_not_run(tmp_path: Path) -> None:
@@ -163,31 +174,116 @@ def test_the_summary_is_printed(run: RunStore) -> None:
     text = printed(run)
     found = findings.find(read_board(run))
     assert str(found.best) in text
-    for words in ("best single", "plain average", "always the commonest class", "index.html"):
+    for words in ("best single", "average of best", "always the commonest class", "index.html"):
         assert words in text
-    assert report.summary_tables(run)
+
+
+def test_the_tables_of_the_summary_fit_80_columns(run: RunStore) -> None:
+    lines = [line.rstrip() for line in printed(run, width=80).splitlines()]
+    labels = ("best single", "average of best", "best single, by BBC-CV", "baseline",
+              "ensemble over the baseline", "always the commonest class")  # fmt: skip
+    for label in labels:
+        row = next(line for line in lines if line.startswith(label))
+        assert re.search(r"\d\.\d{3}", row)
+    whole = re.compile(r"\d\.\d{3} \[[+-]?\d\.\d{3}, [+-]?\d\.\d{3}\]")
+    top = next(line for line in lines if line.startswith("ensemble: "))
+    assert whole.search(top)
+    assert max(map(len, lines[: lines.index(top)])) <= 80
+
+
+def test_the_lead_in_the_summary_is_the_corrected_one(run: RunStore) -> None:
+    found = findings.find(read_board(run))
+    assert found.lead is not None
+    assert found.best != found.baseline
+    sentence = next(line for line in findings.words(found) if "against the baseline" in line)
+    assert f"did not choose it: {found.lead.value:+.3f}" in sentence
+    assert ("may be chance" in sentence) == (found.lead.low <= 0)
+    assert "not corrected for choosing" in printed(run)
+
+
+def test_stopped_trials_take_part_in_the_correction(run: RunStore) -> None:
+    found = findings.find(read_board(run))
+    chosen = found.table[found.table["status"] == "completed"]["trial"].tolist()
+    stopped = found.table[found.table["status"] == "stopped"]
+    below = stopped[stopped["score"] <= found.row(str(found.best))["score"]]["trial"].tolist()
+    assert below
+    assert sorted(findings.rivals(found.table, chosen)) == sorted(chosen + below)
+    assert any("the rungs chose too" in line for line in findings.words(found))
 
 
 def test_importance_finds_what_mattered(tmp_path: Path) -> None:
-    found = findings.find(read_board(make_run(tmp_path / "run", 60, small())))
-    ranked = importance(found.table, varying(found.board.records))
+    data = FakeData(("happy", "sad", "calm"), (300, 200, 100), (), 0.8)
+    board = read_board(make_run(tmp_path / "run", 60, data))
+    table = leaderboard.frame(board)
+    ranked = importance(table, leaderboard.varying(board.records), target_of(board, table))
     assert ranked.r2 > 0.1
     assert next(iter(ranked.groups)) in ("lr", "backbone")
     assert "seed" not in ranked.groups
 
 
+def stopping(trials: int, seed: int) -> tuple[pd.DataFrame, Target]:
+    """Trials whose score `lr` drives, most of them stopped at epoch 3 or 9 for a low one."""
+    rng = np.random.default_rng(seed)
+    lr, depth = rng.uniform(0, 1, (2, trials))
+    first = 0.3 + 0.2 * lr + rng.normal(0, 0.02, trials)
+    epochs = np.where(first < np.median(first), 3, np.where(first < 0.45, 9, 27))
+    names = [f"t{n}" for n in range(trials)]
+    table = pd.DataFrame(
+        {"trial": names, "status": np.where(epochs == 27, "completed", "stopped"),
+         "epochs": epochs, "score": first + 0.12 * np.log(epochs / 3),
+         "setting lr": lr, "setting depth": depth}
+    )  # fmt: skip
+    return table, Target(dict(zip(names, first.tolist(), strict=True)), 3)
+
+
+def test_stopping_does_not_hide_the_setting_that_drove_it() -> None:
+    for seed in range(3):
+        table, target = stopping(60, seed)
+        found = importance(table, ["lr", "depth"], target)
+        assert found.r2 > 0.6
+        assert found.groups["lr"][0] > 1
+        assert abs(found.groups["depth"][0]) < 0.15
+
+
+def test_importances_are_of_the_score_at_the_first_rung(run: RunStore, page: Page) -> None:
+    board = read_board(run)
+    found = target_of(board, leaderboard.frame(board))
+    assert found.epoch == RUNGS[0]
+    for record in board.records:
+        ended = record.result is not None and record.result.status != "failed"
+        assert (record.id in found.scores) == ended
+        if ended:
+            assert found.scores[record.id] == record.history[RUNGS[0] - 1]["score"]
+    assert f"after epoch {RUNGS[0]}, the first rung" in page.text
+
+
+def test_importances_are_of_the_final_score_where_nobody_was_stopped(tmp_path: Path) -> None:
+    board = read_board(make_run(tmp_path / "run", 3, small()))
+    table = leaderboard.frame(board)
+    found = target_of(board, table)
+    assert found == Target(dict(zip(table["trial"], table["score"], strict=True)))
+
+
 def test_importance_of_few_trials_is_not_computed(run: RunStore) -> None:
-    table = findings.find(read_board(run)).table.head(5)
-    assert "not computed" in importance(table, ["lr"]).note
+    board = read_board(run)
+    table = leaderboard.frame(board).head(5)
+    assert "not computed" in importance(table, ["lr"], target_of(board, table)).note
 
 
-def test_no_run_is_told_without_a_traceback(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert report.main([str(tmp_path / "none")]) == 2
-    err = capsys.readouterr().err
-    assert "no run at" in err
-    assert "Traceback" not in err
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ([], "error: no run at"),
+        (["--finl"], "Did you mean '--final'"),
+        (["--top", "0"], "--top 0: at least 1"),
+    ],
+)
+def test_a_mistake_is_told_without_a_traceback(tmp_path: Path, flags: list[str], told: str) -> None:
+    command = [sys.executable, "-m", "analysis.report", str(tmp_path / "none"), *flags]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_command_runs_from_a_shell(run: RunStore) -> None:

@@ -125,7 +125,7 @@ def test_correction_removes_the_optimism_of_choosing_the_best() -> None:
         keep = np.ones(K, bool)
         best = statistics.macro_f1s(statistics.tally(labels, predicted, K), keep).max()
         weights = statistics.resample(labels, 150, np.random.default_rng(seed))
-        found = statistics.corrected_best(labels, predicted, GOAL, weights)
+        found = statistics.corrected_best(labels, predicted, GOAL, weights)[0]
         naive.append(best - TRUTH)
         corrected.append(found.value - TRUTH)
         covered += bool(found.low <= TRUTH <= found.high)
@@ -139,9 +139,52 @@ def test_correcting_one_model_changes_next_to_nothing() -> None:
     keep = np.ones(K, bool)
     weights = statistics.resample(labels, 400, np.random.default_rng(0))
     naive = statistics.macro_f1s(statistics.tally(labels, predicted, K), keep)[0]
-    assert statistics.corrected_best(labels, predicted, GOAL, weights).value == pytest.approx(
-        naive, abs=0.005
-    )
+    found = statistics.corrected_best(labels, predicted, GOAL, weights)[0]
+    assert found.value == pytest.approx(naive, abs=0.005)
+
+
+@pytest.mark.parametrize("models", [7, 20])
+def test_the_lead_of_the_best_of_equal_models_is_rarely_taken_for_real(models: int) -> None:
+    naive = corrected = 0
+    for seed in range(100):
+        labels, predicted = world(models + 1, 300, seed + 5000)  # the first is the baseline
+        weights = statistics.resample(labels, 150, np.random.default_rng(seed))
+        score = statistics.bootstrap(labels, predicted, GOAL, weights)["score"]
+        best = int(GOAL.scores(statistics.tally(labels, predicted, K)).argmax())
+        naive += bool(statistics.interval(score[:, best] - score[:, 0])[0] > 0)
+        lead = statistics.corrected_best(labels, predicted, GOAL, weights, predicted[0])[1]
+        assert lead is not None
+        corrected += lead.low > 0
+    assert naive >= 10  # the defect that this is about
+    assert corrected <= 4
+
+
+def test_a_lead_that_is_real_is_found() -> None:
+    labels, predicted = world(5, 300, 11)
+    rng = np.random.default_rng(0)
+    base = calls(labels, 0.4, rng.random(300), rng)
+    weights = statistics.resample(labels, 200, rng)
+    lead = statistics.corrected_best(labels, predicted, GOAL, weights, base)[1]
+    assert lead is not None
+    assert lead.low > 0
+    assert lead.value == pytest.approx(0.2, abs=0.08)
+
+
+def test_a_lead_over_oneself_is_exactly_nothing() -> None:
+    labels, predicted = world(1, 100, 3)
+    weights = statistics.resample(labels, 50, np.random.default_rng(0))
+    lead = statistics.corrected_best(labels, predicted, GOAL, weights, predicted[0])[1]
+    assert lead == statistics.Estimate(0.0, 0.0, 0.0)
+
+
+def test_the_corrected_interval_of_one_model_covers_about_as_often_as_it_says() -> None:
+    covered = 0
+    for seed in range(200):
+        labels, predicted = world(1, 300, seed + 7000)
+        weights = statistics.resample(labels, 150, np.random.default_rng(seed))
+        found = statistics.corrected_best(labels, predicted, GOAL, weights)[0]
+        covered += bool(found.low <= TRUTH <= found.high)
+    assert 0.9 <= covered / 200 <= 0.99
 
 
 def test_equal_seeds_give_equal_numbers() -> None:
