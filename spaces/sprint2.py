@@ -5,7 +5,7 @@ mixing and the optimiser, each with its arguments: some 40 dimensions, about hal
 a trial. "none" is in every choice, so each technique has its control. At most one imbalance
 correction: `rebalance` exists only under losses that do not correct by themselves.
 
-A curriculum ends within the first quarter of the training, so that the first rung (a third of it in
+A curriculum ends within the first fifth of the training, so that the first rung (a third of it in
 every tier) judges networks that have been trained on all classes.
 """
 
@@ -53,7 +53,7 @@ SPACE = Space(
             ("class_count", "random", "reversed"), "class_count", {"curriculum": PACING}
         ),
         "curriculum.start": Uniform(0.1, 0.9, 0.4, {"curriculum": PACING}),
-        "curriculum.full_at": Uniform(0.05, 0.25, 0.2, {"curriculum": PACING}),  # see below
+        "curriculum.full_at": Uniform(0.05, 0.2, 0.15, {"curriculum": PACING}),  # see above
         "curriculum.power": Choice((2.0, 3.0, 5.0), 2.0, {"curriculum": ("root",)}),
         "curriculum.factor": Uniform(1.5, 3.0, 2.0, {"curriculum": ("step",)}),
         "curriculum.step_length": Uniform(0.02, 0.1, 0.05, {"curriculum": ("step",)}),

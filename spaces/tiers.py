@@ -52,9 +52,9 @@ TIERS = {
     "tiny": Tier(
         "tiny",
         image_size=64,
-        epochs=12,
-        trials=16,
-        first_rung=4,
+        epochs=9,
+        trials=20,
+        first_rung=3,
         backbones={
             "resnet": "test_resnet",
             "efficientnet": "test_efficientnet",
