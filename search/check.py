@@ -27,7 +27,15 @@ RANGES = {  # of the plain settings: the least, the most, and whether the least 
     "drop_path": (0, 0.99, False),
     "seed": (0, inf, False),
 }
-PROBLEMS = (ValueError, LookupError, TypeError, ArithmeticError, OSError, RuntimeError)
+PROBLEMS = (  # what a part that cannot be built raises; timm asserts
+    ValueError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    AssertionError,
+    OSError,
+    RuntimeError,
+)
 Build = Callable[[Part], object]
 
 

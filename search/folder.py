@@ -1,8 +1,10 @@
 """The folder of a run before it is one: where it lies, whether it is free, who works in it."""
 
 import argparse
+import errno
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +17,7 @@ from trainables.store import RunStore
 ONE_FOR_A_RUN = ("sampler", "seed", "metric")  # with the space: what proposals and scores mean
 NEEDED = (*ONE_FOR_A_RUN, "space", "data", "rungs", "trials", "started", "command")
 LOCK = ".lock"
+LEAST_FREE = 64 << 20  # bytes of disk: a few dozen tiny trials
 REMAINS = (LOCK, "trials")  # what may be left of a run that was killed before it began
 
 
@@ -65,6 +68,9 @@ def _check_writable(root: Path) -> None:
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"x" * 4096)
             file.flush()
+        free = shutil.disk_usage(there).free
+        if free < LEAST_FREE:
+            raise OSError(errno.ENOSPC, f"{free / 2**20:.0f} MiB free, not enough for a run")
     except OSError as error:
         raise unwritable(root, error) from error
 

@@ -72,19 +72,19 @@ def _run(job: Job, cluster: Join, console: "Console", has_ended: bool) -> "RunSt
         say(console, "run", told)
         return RunStore.open(job.root)
     there = cluster()
-    if there:
-        end_on_sigterm()  # again: Ray's own handler ends the process at once
     resources = choose_resources(job.args, there.cpus, there.gpus) if there else None
     store = open_store(job)
+    on = f"what is done is kept. Go on with:\n  {again(job)}"
+    if there:  # after Ray has started, whose own handler ends the process on the spot
+        end_on_sigterm(f"interrupted; {on}")
     try:
         finished = _search(job, store, there, resources, console)
     except KeyboardInterrupt:
         finished = False
     except OSError as error:
-        on = f"what is done is kept; that mended, go on with:\n  {again(job)}"
-        raise OSError(f"{error}\n{on}") from error
+        raise OSError(f"{error}, with the run in '{job.root}'; {on}") from error
     if not finished:
-        print(f"interrupted; what is done is kept. Go on with:\n  {again(job)}", file=sys.stderr)
+        print(f"interrupted; {on}", file=sys.stderr)
     return store if finished else None
 
 
@@ -138,7 +138,14 @@ def _report(store: "RunStore", console: "Console") -> int:
     """Write and print the report; 1 when there is nothing in it."""
     from analysis.report import report_run
 
-    report_run(store, console)
+    later = f"python -m analysis.report {store.root} writes the report"
+    try:
+        report_run(store, console)
+    except OSError as error:
+        raise OSError(f"{error}, while the report was written; later {later}") from error
+    except KeyboardInterrupt:
+        print(f"interrupted; the trials are done, and {later}", file=sys.stderr)
+        return 130
     errors = [r.result.error for r in store.records() if r.result and r.result.status == "failed"]
     if len(errors) < len(store.records()):
         return 0

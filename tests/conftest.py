@@ -1,5 +1,6 @@
-"""Shared data: a small set of embedded faces, rendered once for the whole session."""
+"""Shared by all: a small set of embedded faces, rendered once, and the main command in-process."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,3 +15,52 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from trainables.data import cache
 
     return cache.prepare("faces:300:easy", 48, cache_root=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def cache_home(tmp_path_factory):
+    """The cache that commands of all tests share."""
+    return tmp_path_factory.mktemp("xdg")
+
+
+@pytest.fixture
+def place(tmp_path, cache_home, monkeypatch):
+    """An empty folder to run the main command in; signals as they were afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
+    monkeypatch.setenv("COLUMNS", "80")
+    before = signal.getsignal(signal.SIGTERM)
+    yield tmp_path
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def ended(place, capsys):
+    """Runs the main command as the shell would: its exit code, what it printed, and its errors."""
+
+    from search import run
+    from trainables import cli
+
+    def ended_with(*words):
+        with pytest.raises(SystemExit) as ended:
+            cli.run_command(lambda: run.main(words))
+        out, err = capsys.readouterr()
+        return ended.value.code, out, err
+
+    return ended_with
+
+
+@pytest.fixture
+def refused(ended, place):
+    """The one message of a command that is refused; it must leave nothing behind."""
+
+    def message(*words):
+        before = sorted(place.rglob("*"))
+        code, out, err = ended(*words)
+        assert code == 2, (out, err)
+        assert err.count("error:") == 1
+        assert err.startswith("error: ")
+        assert sorted(place.rglob("*")) == before
+        return err
+
+    return message

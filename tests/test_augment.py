@@ -35,7 +35,7 @@ def test_shapes_ranges_and_target_sums_are_kept(kind, name, regions) -> None:
     after = transform(kind, name)(before, Generator().manual_seed(1))
     assert after.images.shape == before.images.shape
     assert after.images.dtype == before.images.dtype
-    assert 0 <= after.images.min()
+    assert after.images.min() >= 0
     assert after.images.max() <= 1 + 1e-6
     torch.testing.assert_close(after.targets.sum(1), torch.ones(6))
     assert ((after.aus == -1) | ((after.aus >= 0) & (after.aus <= 1))).all()

@@ -2,10 +2,12 @@
 
 import argparse
 import math
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from trainables.registry import unknown
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 MISTAKES = (ValueError, LookupError, TypeError, OSError, MemoryError)  # of the user or the machine
+GRACE_SECONDS = 20  # Slurm kills after 30
 
 
 class Parser(argparse.ArgumentParser):
@@ -99,14 +102,26 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(code)
 
 
-def end_on_sigterm() -> None:
-    """From now on SIGTERM does what Ctrl-C does."""
+def end_on_sigterm(last_words: str = "") -> None:
+    """From now on SIGTERM does what Ctrl-C does, but within a time that schedulers of jobs grant.
 
-    def end(number: int, frame: object) -> None:
+    They send it to all processes at once, and those of Ray, gone, are waited for in vain.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        clock = threading.Timer(GRACE_SECONDS, give_up, [last_words])
+        clock.daemon = True
+        clock.start()
         interrupt = signal.getsignal(signal.SIGINT)
         if not callable(interrupt):  # ignored, as in the background of a script
             raise KeyboardInterrupt
-        interrupt(signal.SIGINT, frame)  # type: ignore[arg-type]  # `object` is any frame
+        interrupt(signal.SIGINT, frame)
 
     if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
         signal.signal(signal.SIGTERM, end)
+
+
+def give_up(last_words: str) -> NoReturn:
+    """End the process at once."""
+    print(last_words or "interrupted", file=sys.stderr, flush=True)
+    os._exit(130)

@@ -1,0 +1,249 @@
+"""What is decided and refused before the first trial: sizes, the space on the data, settings."""
+
+import argparse
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from search import check, plan
+from spaces.catalog import NAMES, find
+from spaces.space import Choice, IntRange, LogUniform, Space, Uniform
+from spaces.tiers import TIERS
+from trainables.data import cache
+
+LR = LogUniform(1e-3, 1e-2, 2e-3)
+PLAIN = {"backbone": "small_resnet", "lr": LR}
+FLAGS = {"seed": None, "weights": None, "metric": None, "image_size": None, "epochs": None}
+
+
+@pytest.fixture(scope="module")
+def bundle(faces):
+    return cache.load(faces)
+
+
+@pytest.fixture(scope="module")
+def plain_bundle(bundle):
+    """The same images as a data set of single emotions without AU labels."""
+    splits = {
+        name: replace(split, aus=np.zeros((len(split), 0), np.int8))
+        for name, split in (("train", bundle.train), ("val", bundle.val), ("test", bundle.test))
+    }
+    return replace(bundle, **splits, au_names=(), components=None, basic_names=())
+
+
+def space_of(**settings):
+    return Space("mine", {**PLAIN, **settings})
+
+
+def flags(**given):
+    return argparse.Namespace(**{**FLAGS, **given})
+
+
+def sized(space, tier="tiny", **given):
+    args, _ = plan.settle(flags(**given), space)
+    sizes = plan.choose_sizes(tier, "faces", 0, args.image_size, args.epochs, None)
+    return plan.fit_to_tier(space, sizes, args)
+
+
+# --- sizes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tier", "source", "gpus", "name"),
+    [
+        (None, "faces", 0, "tiny"),
+        (None, "faces:500:hard", 8, "tiny"),
+        (None, "data/rafce", 0, "tiny"),
+        (None, "data/rafce", 1, "mid"),
+        (None, "faces_of_mine", 1, "mid"),  # a folder, whatever its name begins with
+        ("large", "faces", 0, "large"),
+    ],
+)
+def test_the_tier_follows_from_data_and_gpus_unless_it_is_given(tier, source, gpus, name):
+    sizes = plan.choose_sizes(tier, source, gpus, None, None, None)
+    chosen = TIERS[name]
+    assert sizes == plan.Sizes(
+        chosen, chosen.image_size, chosen.epochs, chosen.trials, chosen.first_rung
+    )
+
+
+def test_the_first_rung_shrinks_with_the_epochs(monkeypatch):
+    tier = replace(TIERS["tiny"], epochs=12, first_rung=4)
+    monkeypatch.setitem(TIERS, "tiny", tier)
+    half = plan.choose_sizes("tiny", "faces", 0, 48, 6, 3)
+    assert half == plan.Sizes(tier, image_size=48, epochs=6, trials=3, first_rung=2)
+    assert plan.choose_sizes("tiny", "faces", 0, None, 1, None).first_rung == 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        (("tinny", None, None, None), "unknown tier 'tinny'.*Did you mean 'tiny'"),
+        (("tiny", 8, None, None), "image_size 8 is not within 32 to 1024"),
+        (("tiny", None, 0, None), "epochs 0 is too small"),
+        (("tiny", None, None, -1), "trials -1 is too small"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(sizes, message):
+    tier, *rest = sizes
+    with pytest.raises((LookupError, ValueError), match=message):
+        plan.choose_sizes(tier, "faces", 0, *rest)
+
+
+# --- flags and the constants of a space ----------------------------------------------------------
+
+
+def test_a_space_may_set_what_flags_set_and_flags_overrule_it_aloud():
+    space = space_of(seed=7, metric="uar", epochs=3)
+    args, notes = plan.settle(flags(), space)
+    assert (args.seed, args.metric, args.epochs, args.weights) == (7, "uar", 3, "none")
+    assert args.image_size is None  # the tier's
+    assert notes == []
+    args, notes = plan.settle(flags(seed=1, epochs=3), space)
+    assert (args.seed, args.epochs) == (1, 3)
+    assert notes == ["--seed 1 overrules the 7 of space 'mine'"]
+
+
+def test_what_is_one_for_the_whole_run_cannot_vary_in_a_space():
+    with pytest.raises(ValueError, match="varies epochs, which is one for the whole run"):
+        plan.settle(flags(), space_of(epochs=IntRange(1, 9, 3)))
+    with pytest.raises(TypeError, match="'seed' wants int"):
+        plan.settle(flags(), space_of(seed="three"))
+
+
+def test_constants_of_the_run_are_in_the_space_and_its_digest():
+    space, _ = sized(space_of())
+    assert space.settings["seed"] == 0
+    assert space.settings["weights"] == "none"
+    assert space.digest() != sized(space_of(), seed=1)[0].digest()
+    assert space.digest() != sized(space_of(), metric="uar")[0].digest()
+
+
+def test_a_condition_that_cannot_hold_is_told():
+    space = space_of(
+        attention=Choice(("none", "se"), "none"),
+        region_weight=LogUniform(0.01, 1, 0.1, {"attention": ("au_spatial",)}),
+    )
+    fitted, notes = sized(space)
+    assert "region_weight" not in fitted.settings
+    assert notes == ["'region_weight' never applies at tier tiny: its condition cannot hold"]
+
+
+def test_a_tier_that_overrules_a_space_says_so():
+    _, notes = sized(space_of(), tier="mid")
+    assert notes == ["tier mid overrules lr of space 'mine'"]
+
+
+# --- the space on the data -----------------------------------------------------------------------
+
+
+def test_the_embedded_data_can_feed_every_space(bundle):
+    for name in NAMES:
+        space, _ = sized(find(name))
+        assert plan.fit_to_data(space, bundle) == (space, [])
+
+
+def test_au_and_compound_parts_switch_themselves_off_and_say_so(plain_bundle):
+    space, _ = sized(find("sprint2"))
+    fitted, notes = plan.fit_to_data(space, plain_bundle)
+    assert fitted.settings["au_loss"] == "none"
+    assert not [n for n in fitted.settings if n.startswith(("au_loss.", "au_weight", "region_"))]
+    assert not set(fitted.settings["attention"].options) & set(plan.AU_ATTENTION)
+    assert fitted.settings["head"] == "flat"
+    assert notes == [
+        "the data has no AU labels: AU loss and AU-guided attention are off",
+        "the classes are not compounds of basic emotions: additive heads are off",
+    ]
+    check.check_space(fitted)
+
+
+def test_an_au_loss_without_conditions_is_switched_off_with_its_arguments(plain_bundle):
+    space = space_of(**{"au_loss": "bce", "au_weight": 0.3, "au_loss.clip": Uniform(1, 9, 5)})
+    fitted, notes = plan.fit_to_data(space, plain_bundle)
+    assert fitted.settings == {**PLAIN, "au_loss": "none"}
+    assert len(notes) == 1
+
+
+def test_a_space_without_such_parts_gets_no_notes(plain_bundle):
+    assert plan.fit_to_data(space_of(), plain_bundle) == (space_of(), [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attention": "au_cross"}, "asks for attention au_cross, but the data has no AU labels"),
+        (
+            {"attention": Choice(("au_cross", "au_spatial"), "au_cross")},
+            "asks for attention au_cross or au_spatial, but",
+        ),
+        ({"head": "additive"}, "asks for head additive, but the classes are not compounds"),
+    ],
+)
+def test_a_space_that_insists_on_what_the_data_lacks_is_refused(settings, message, plain_bundle):
+    with pytest.raises(ValueError, match=message):
+        plan.fit_to_data(space_of(**settings), plain_bundle)
+
+
+# --- what a dry run prints -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (("linear", "root", "step"), "curriculum is set"),
+        (("root",), "curriculum is root"),
+        (("linear", "root"), "curriculum is linear or root"),
+        (("none", "linear", "root"), "curriculum is not step"),
+        (("root", "geometric"), "curriculum is root"),  # what the space does not hold
+    ],
+)
+def test_conditions_are_told_in_few_words(wanted, words):
+    space = space_of(curriculum=Choice(("none", "linear", "root", "step"), "none"))
+    assert plan.condition(space, "curriculum", wanted) == words
+
+
+def test_the_space_fits_80_columns_and_no_name_is_broken():
+    for name in NAMES:
+        space, _ = sized(find(name))
+        console = Console(file=io.StringIO(), width=80)
+        console.print(plan.space_table(space))
+        lines = console.file.getvalue().splitlines()
+        assert max(map(len, lines)) <= 80
+        first = {line.split(" ")[0] for line in lines}
+        assert set(space.settings) <= first
+        words = set(" ".join(lines).replace(",", " ").split())
+        assert {str(o) for o in check_options(space)} <= words
+
+
+def check_options(space):
+    return [o for d in space.dimensions.values() if isinstance(d, Choice) for o in d.options
+            if isinstance(o, str)]  # fmt: skip
+
+
+def test_the_size_of_a_space_counts_the_choices_that_always_apply():
+    space = space_of(
+        attention=Choice(("none", "se", "eca"), "se"),
+        attention_stage=Choice(("middle", "last"), "last", {"attention": ("se", "eca")}),
+        mix=Choice(("none", "mixup"), "none"),
+    )
+    assert plan.combinations(space) == 6
+
+
+@pytest.mark.parametrize(
+    ("workers", "words"),
+    [
+        (1, "about 1:40 in all, trials one after another"),
+        (4, "about 0:25 in all, trials 4 at once"),
+        (None, "about 1:40 of one worker, divided by how many the cluster runs"),
+    ],
+)
+def test_the_forecast_says_how_many_trials_run_at_once(workers, words):
+    assert str(plan.Forecast(2.0, 50, workers)) == words
+
+
+def test_an_epoch_is_measured_in_seconds(faces):
+    flat = sized(space_of(), image_size=48)[0].defaults()
+    assert 0 < plan.measure_epoch(flat, faces) < 60
