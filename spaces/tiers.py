@@ -6,7 +6,7 @@ large  fine-tuning at 224 px with bigger networks
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from spaces.space import Choice, Dimension, LogUniform, Space, Value, prune
 
@@ -109,7 +109,16 @@ def at_tier(space: Space, tier: Tier) -> Space:
         settings["backbone"] = Choice(options, default, backbone.when)
     elif backbone is not None:
         settings["backbone"] = tier.backbones.get(str(backbone), str(backbone))
-    return Space(space.name, prune(settings))
+    sized = {name: _in_networks(value, tier) for name, value in settings.items()}
+    return Space(space.name, prune(sized))
+
+
+def _in_networks(value: Dimension | Value, tier: Tier) -> Dimension | Value:
+    """The dimension with conditions on families turned into conditions on networks."""
+    if not isinstance(value, Dimension) or "backbone" not in value.when:
+        return value
+    networks = tuple(tier.backbones.get(str(f), f) for f in value.when["backbone"])
+    return replace(value, when={**value.when, "backbone": networks})
 
 
 def baseline(space: Space, tier: Tier) -> dict[str, Value]:

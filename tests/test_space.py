@@ -142,3 +142,13 @@ def test_without_lambda_no_part_learns_from_action_units(name: str) -> None:
     config = TrialConfig.from_flat(flat)
     assert config.au_weight == 0
     assert config.region_weight == 0
+
+
+def test_conditions_on_families_become_conditions_on_networks() -> None:
+    mine = Space("mine", {
+        "backbone": Choice(("resnet", "vit"), "vit"),
+        "drop_path": Uniform(0.0, 0.3, 0.1, {"backbone": ("vit",)}),
+    })  # fmt: skip
+    space = at_tier(mine, TIERS["mid"])
+    assert space.defaults()["drop_path"] == 0.1
+    assert "drop_path" not in space.nearest({"backbone": TIERS["mid"].backbones["resnet"]})

@@ -62,7 +62,11 @@ def test_a_writer_after_a_torn_line_starts_its_own(trial) -> None:
         file.write(b'{"epoch": 2, "sc')
     trial.append({"epoch": 2, "score": 0.2})
     trial.append({"epoch": 3, "score": 0.3})
-    assert [(row["epoch"], row["score"]) for row in trial.history()] == [(1, 0.1), (2, 0.2), (3, 0.3)]
+    assert [(row["epoch"], row["score"]) for row in trial.history()] == [
+        (1, 0.1),
+        (2, 0.2),
+        (3, 0.3),
+    ]
 
 
 def test_a_row_with_nan_is_refused(trial) -> None:

@@ -26,7 +26,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = {"plan18": PLAN_18}
 
 _SEPARATORS = re.compile(r"[+,;\s|]+")
 _TOKEN = re.compile(r"^(?:AU|au)?(AD|[LRTBlrtb]{1,2})?0*(\d{1,2})([A-Ea-eLR])?$")
-_NULL = {"null", "none", "nan", "", "0"}
+_NULL = {"null", "none", "nan", "0"}
 
 
 @dataclass(frozen=True, order=True)
@@ -56,11 +56,12 @@ def parse(text: str | None) -> Coding:
     """The coding that a string stands for; None stands for an image nobody coded. Never raises."""
     if text is None:
         return Coding(is_unlabelled=True)
-    if text.strip().lower() in _NULL:
+    tokens = [token for token in _SEPARATORS.split(text) if token]
+    if not text.strip() or (tokens and all(token.lower() in _NULL for token in tokens)):
         return Coding(is_null=True)
     units: list[Unit] = []
     unknown: list[str] = []
-    for token in filter(None, _SEPARATORS.split(text)):
+    for token in tokens:
         unit = _unit(token)
         if unit is None:
             unknown.append(token)
