@@ -40,17 +40,25 @@ def check_flags(args: argparse.Namespace) -> None:
     ):
         if name is not None and name not in known:
             raise LookupError(unknown(kind, name, known))
-    if args.weights not in ("none", "package", "hub") and not Path(args.weights).exists():
-        raise FileNotFoundError(
-            f"no weights at '{args.weights}'; give a file, a folder of "
-            "<backbone>.safetensors, package, hub or none"
-        )
+    if args.weights not in ("none", "package", "hub"):
+        args.weights = _weights_path(args.weights)
     if loaders.is_faces(args.data):
         faces.FacesSpec.parse(args.data)
     else:
         loaders.detect(args.data)
     aus.named_vocabulary(args.aus)
     _check_place(args)
+
+
+def _weights_path(text: str) -> str:
+    """The path as every worker can open it. Raises FileNotFoundError where there is nothing."""
+    path = Path(text).resolve()
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no weights at '{text}'; give a file, a folder of <backbone>.safetensors, "
+            "package, hub or none"
+        )
+    return str(path)
 
 
 def _check_place(args: argparse.Namespace) -> None:
