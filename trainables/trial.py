@@ -4,7 +4,6 @@ Whoever drives it decides whether to ask for the next epoch; nothing after the l
 """
 
 import io
-import logging
 import time
 import zlib
 from collections.abc import Iterator
@@ -29,8 +28,6 @@ from trainables.model import build_model, parameter_groups
 from trainables.optim import Average, Stepper
 from trainables.schedules import ORDERS, SCHEDULES, warmup_cosine
 from trainables.store import Predictions, Row, TrialResult, TrialStore, finite
-
-log = logging.getLogger(__name__)
 
 REGION_SIZE = 16  # region maps are supervision for feature maps, which are no finer
 
@@ -123,6 +120,7 @@ class Training:
             **losses,
             "lr": self.optimizer.param_groups[0]["lr"],
             "images": len(order),
+            "micro_batches": self.stepper.parts,  # above 1: memory was short
             "seconds": time.monotonic() - started,
             "peak_gib": peak_gib(self.device),
             "done": self.epoch == self.config.epochs,
