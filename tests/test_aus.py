@@ -1,6 +1,7 @@
 """AU strings: every kind of token that real files hold (reference/datasets.md 6.4)."""
 
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -115,7 +116,9 @@ def test_an_au_without_a_positive_image_is_warned_of(caplog):
 
 
 def test_four_readable_lines_of_five_will_do():
-    aus.check_readable([parse(t) for t in ["1", "null", "L2", "4+foo", "foo"]])
+    codings = [parse(t) for t in ["1", "null", "L2", "4+foo", "foo"]]
+    assert [c.is_readable for c in codings] == [True, True, True, True, False]
+    aus.check_readable(codings)  # raises below 80 %
 
 
 def test_fewer_readable_lines_raise_and_name_the_tokens():
@@ -125,7 +128,9 @@ def test_fewer_readable_lines_raise_and_name_the_tokens():
 
 
 def test_files_without_lines_are_not_unreadable():
-    aus.check_readable([parse(None)])
+    nobody = parse(None)
+    assert nobody.is_unlabelled
+    aus.check_readable([nobody])  # raises where lines make no sense
 
 
 UNITS = st.builds(
@@ -151,8 +156,10 @@ def test_normalising_twice_changes_nothing(text):
 
 
 @given(st.text())
-def test_any_text_is_read_without_a_crash(text):
-    parse(text)
+def test_any_text_is_read_and_nothing_of_it_lost(text):
+    coding = parse(text)
+    tokens = [t for t in re.split(r"[+,;\s|]+", text) if t]
+    assert coding.is_null or len(coding.units) + len(coding.unknown) == len(tokens)
 
 
 def test_canonical_form_by_hand():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainables.config import Part, TrialConfig, check_rebalancing
+from trainables.config import LOSSES_THAT_REBALANCE, Part, TrialConfig, check_rebalancing
 
 FLAT = {"loss": "focal", "loss.gamma": 2.0, "lr": 0.01, "seed": 3}
 
@@ -56,5 +56,9 @@ def test_two_imbalance_corrections_are_refused(loss: str, rebalance: str) -> Non
 
 
 def test_one_imbalance_correction_is_fine() -> None:
-    check_rebalancing(TrialConfig(loss=Part("focal"), rebalance=Part("sampler")))
-    check_rebalancing(TrialConfig(loss=Part("ldam")))
+    for config in (
+        TrialConfig(loss=Part("focal"), rebalance=Part("sampler")),
+        TrialConfig(loss=Part("ldam")),
+    ):
+        check_rebalancing(config)  # raises when there are two
+        assert (config.loss.name in LOSSES_THAT_REBALANCE) != (config.rebalance.name != "none")
