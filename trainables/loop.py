@@ -34,14 +34,14 @@ class Objective:
         """The mean loss of the batch and its detached parts."""
         out = model(batch.images.contiguous(memory_format=torch.channels_last))
         weights = (batch.targets * self.class_weights).sum(1)
-        parts = {"emotion_loss": (self.emotion(out.logits.float(), batch.targets) * weights).mean()}
+        parts = {"emotion_loss": (self.emotion(out.logits, batch.targets) * weights).mean()}
         total = parts["emotion_loss"] + out.penalty
         if self.au_weight and out.au_logits is not None:
             known = (batch.aus >= 0).any(1).sum().clamp_min(1)  # images without labels do not count
-            parts["au_loss"] = self.au(out.au_logits.float(), batch.aus).sum() / known
+            parts["au_loss"] = self.au(out.au_logits, batch.aus).sum() / known
             total = total + self.au_weight * parts["au_loss"]
         if self.region_weight and out.au_maps is not None and batch.regions is not None:
-            parts["region_loss"] = region_loss(out.au_maps.float(), batch.regions, batch.aus).mean()
+            parts["region_loss"] = region_loss(out.au_maps, batch.regions, batch.aus)
             total = total + self.region_weight * parts["region_loss"]
         return total, {name: value.detach() for name, value in parts.items()}
 
@@ -50,7 +50,6 @@ class Objective:
 class Feed:
     """Training images as batches: whole on the device when they fit, else from the memory map."""
 
-    split: Split
     images: Tensor | NDArray[np.uint8]  # (N, 3, S, S): on the device, or memory-mapped
     targets: Tensor  # (N, K)
     aus: Tensor  # (N, A)

@@ -257,7 +257,6 @@ def _feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> Feed
         MIXERS[config.mix.name](**config.mix.args),
     )
     return Feed(
-        train,
         images,
         targets.to(device),
         torch.from_numpy(train.aus.astype(np.float32)).to(device),

@@ -51,6 +51,18 @@ class Listing:
         return Counter(row.label for row in self.rows if split in (None, row.split))
 
 
+def image_folder(root: Path, places: Sequence[tuple[str, str]], held: str) -> tuple[Path, str]:
+    """The first of the places (folder, form of a file name) that exists below the root.
+
+    Raises ValueError, saying what the root holds instead, when none does.
+    """
+    for folder, form in places:
+        if (root / folder).is_dir():
+            return root / folder, form
+    known = " or ".join(folder for folder, _ in places)
+    raise ValueError(f"'{root}' has {held} but no images: put them in {known}")
+
+
 def several(items: Sequence[str]) -> str:
     """The first few items, and how many more there are."""
     more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""

@@ -11,6 +11,7 @@ from pathlib import Path
 from trainables.data.listing import (
     Listing,
     Row,
+    image_folder,
     is_synthetic,
     once,
     read_codes,
@@ -38,7 +39,7 @@ def read(root: Path) -> Listing:
     """RAF-CE as its authors distribute it. Raises ValueError where a file of it is missing."""
     if not (root / PARTITION).is_file():
         raise ValueError(f"'{root}' has {EMOTIONS} but no {PARTITION}: copy it there")
-    folder, form = _images(root)
+    folder, form = image_folder(root, _IMAGES, EMOTIONS)
     labels, problems = read_codes(root / EMOTIONS, [str(k) for k in range(14)], "class")
     parts, more = read_codes(root / PARTITION, list(SPLIT_OF), "partition")
     aus, au_problems = _aus(root)
@@ -70,14 +71,6 @@ def read(root: Path) -> Listing:
         warnings=(*warnings, *_warnings(kept, set(labels), set(aus))),
         problems=tuple(problems + more + au_problems + vote_problems + unmatched),
     )
-
-
-def _images(root: Path) -> tuple[Path, str]:
-    for folder, form in _IMAGES:
-        if (root / folder).is_dir():
-            return root / folder, form
-    known = " or ".join(folder for folder, _ in _IMAGES)
-    raise ValueError(f"'{root}' has {EMOTIONS} but no images: put them in {known}")
 
 
 def _aus(root: Path) -> tuple[dict[str, str], list[str]]:

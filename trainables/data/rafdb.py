@@ -11,6 +11,7 @@ from trainables.data.listing import (
     Listing,
     Row,
     components_of,
+    image_folder,
     is_synthetic,
     once,
     read_codes,
@@ -58,7 +59,7 @@ def read(root: Path) -> Listing:
             + ". Name the folder of the part that you mean, basic or compound"
         )
     home = files[0].parent.parent
-    folder, form = _images(home)
+    folder, form = image_folder(home, _IMAGES, "labels")
     codes, problems = read_codes(files[0], [str(k) for k in range(1, 12)], "class")
     is_compound = home.name == "compound" or any(int(c) > 7 for cs in codes.values() for c in cs)
     names = COMPOUND_NAMES if is_compound else RAF_DB_NAMES
@@ -84,11 +85,3 @@ def read(root: Path) -> Listing:
         warnings=warnings,
         problems=tuple(problems),
     )
-
-
-def _images(home: Path) -> tuple[Path, str]:
-    for folder, form in _IMAGES:
-        if (home / folder).is_dir():
-            return home / folder, form
-    known = " or ".join(folder for folder, _ in _IMAGES)
-    raise ValueError(f"'{home}' has labels but no images: put them in {known}")
