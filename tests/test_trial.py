@@ -31,7 +31,7 @@ def new_trial(folder: Path, flat: Flat) -> TrialStore:
 
 
 def timeless(row: Row) -> Row:
-    return {k: v for k, v in row.items() if k not in ("seconds", "peak_gib")}
+    return {k: v for k, v in row.items() if k not in ("seconds", "peak_gib", "latency_ms")}
 
 
 def few(split: Split, rows: np.ndarray, labels: np.ndarray | None = None) -> Split:
@@ -63,6 +63,10 @@ def test_a_finished_trial_stores_all_it_owes(faces, tmp_path) -> None:
     (row,) = run_trial(trial, faces)
     bundle, result, val = cache.load(faces), trial.result(), trial.predictions("val")
     assert row["done"]
+    assert row["parameters"] == sum(
+        p.numel() for p in Training(trial.config(), bundle).model.parameters()
+    )
+    assert 0 < row["latency_ms"] < 1000
     assert result is not None
     assert result.status == "completed"
     assert result.metrics["score"] == row["score"]
@@ -74,6 +78,19 @@ def test_a_finished_trial_stores_all_it_owes(faces, tmp_path) -> None:
     assert test is not None
     assert set(test.labels) == {-1}  # sealed
     assert set(test.aus.ravel()) == {-1}
+
+
+def test_a_torn_state_is_passed_over_for_the_one_before(faces, tmp_path) -> None:
+    wanted = [timeless(row) for row in run_trial(new_trial(tmp_path / "a", {}), faces)]
+    trial = new_trial(tmp_path / "b", {})
+    rows = run_trial(trial, faces)
+    next(rows), next(rows)
+    rows.close()
+    whole = (trial.path / "last.pt").read_bytes()
+    (trial.path / "last.pt").write_bytes(whole[: len(whole) // 2])  # a power cut
+    again = [timeless(row) for row in run_trial(trial, faces)]
+    assert again == wanted  # from the first epoch's state on
+    assert [timeless(row) for row in trial.history()] == wanted
 
 
 def test_a_crash_between_state_and_row_is_healed(faces, tmp_path) -> None:

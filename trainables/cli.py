@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 MISTAKES = (ValueError, LookupError, TypeError, OSError, MemoryError)  # of the user or the machine
-GRACE_SECONDS = 20  # Slurm kills after 30
+GRACE_SECONDS = 27  # Slurm kills after 30
 
 
 class Parser(argparse.ArgumentParser):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -101,6 +102,8 @@ class TrialConfig:
         return _digest({k: v for k, v in self.flat().items() if k not in ("seed", "fold")})
 
 
+CURRICULUM_FULL_AT, DEFERRED_START = 0.5, 0.7  # of the builders of those names
+
 # Each of these changes how much a class weighs; two at once multiply (methods 2.4 and 5.2).
 LOSSES_THAT_REBALANCE = ("class_balanced", "balanced_softmax", "ldam")
 
@@ -113,6 +116,20 @@ def check_rebalancing(config: TrialConfig) -> None:
             f"rebalance '{config.rebalance.name}': two corrections multiply. "
             "Set rebalance to 'none' or take loss 'cross_entropy' or 'focal'"
         )
+
+
+def pacing_horizon(config: TrialConfig) -> int:
+    """The epoch until which a trial is behind by design: before it, its score says little.
+
+    Ends of the curriculum, of the warm-up, and of the wait for deferred re-weighting.
+    """
+    shares = [0.0]
+    if config.curriculum.name != "none":
+        shares.append(float(config.curriculum.args.get("full_at", CURRICULUM_FULL_AT)))
+    if config.rebalance.name == "deferred":
+        shares.append(float(config.rebalance.args.get("start", DEFERRED_START)))
+    paced = min(1.0, max(shares)) * config.epochs
+    return min(config.epochs, math.ceil(max(paced, config.warmup_epochs) - 1e-9))
 
 
 def _typed(name: str, value: Value, types: Mapping[str, type]) -> Value:

@@ -1,5 +1,6 @@
 """The innermost loops: one epoch of training, one pass of prediction.
 
+With several ranks each trains on its share of every batch, and normalises by the whole batch.
 N images, K classes, A action units, S pixels, R region-map size.
 """
 
@@ -11,13 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
-from trainables.augment import Batch, Transform
-from trainables.data.bundle import Split
+from trainables.augment import AUGMENTS, MIXERS, Batch, Transform
+from trainables.config import TrialConfig
+from trainables.data.bundle import DataBundle, Split
+from trainables.data.tables import region_maps
 from trainables.losses import region_loss
-from trainables.model import FERModel
-from trainables.optim import Average, Stepper
+from trainables.optim import Average, Stepper, take
+from trainables.ranks import ALONE, Ranks
 
 EVALUATION_BATCH = 256
+REGION_SIZE = 16  # region maps are supervision for feature maps, which are no finer
 
 
 @dataclass(frozen=True)
@@ -29,19 +33,25 @@ class Objective:
     au_weight: float
     region_weight: float
     class_weights: Tensor  # (K,), of the deferred re-weighting; ones before it sets in
+    ranks: Ranks = ALONE
 
-    def __call__(self, model: FERModel, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean loss of the batch and its detached parts."""
-        out = model(batch.images.contiguous(memory_format=torch.channels_last))
-        weights = (batch.targets * self.class_weights).sum(1)
-        parts = {"emotion_loss": (self.emotion(out.logits, batch.targets) * weights).mean()}
+    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean loss of the batch and its detached parts; of ranks, their mean is that loss."""
+        rows, factor = self.ranks.share(len(batch.images))
+        own = take(batch, rows)
+        out = model(own.images.contiguous(memory_format=torch.channels_last))
+        weights = (own.targets * self.class_weights).sum(1)
+        emotion = (self.emotion(out.logits, own.targets) * weights).sum()
+        parts = {"emotion_loss": factor * emotion / len(batch.images)}
         total = parts["emotion_loss"] + out.penalty
         if self.au_weight and out.au_logits is not None:
             known = (batch.aus >= 0).any(1).sum().clamp_min(1)  # images without labels do not count
-            parts["au_loss"] = self.au(out.au_logits, batch.aus).sum() / known
+            parts["au_loss"] = factor * self.au(out.au_logits, own.aus).sum() / known
             total = total + self.au_weight * parts["au_loss"]
-        if self.region_weight and out.au_maps is not None and batch.regions is not None:
-            parts["region_loss"] = region_loss(out.au_maps, batch.regions, batch.aus)
+        if self.region_weight and out.au_maps is not None and own.regions is not None:
+            of_own, of_all = ((b.aus > 0.5).sum().clamp_min(1) for b in (own, batch))
+            mean = region_loss(out.au_maps, own.regions, own.aus)
+            parts["region_loss"] = factor * (of_own / of_all) * mean
             total = total + self.region_weight * parts["region_loss"]
         return total, {name: value.detach() for name, value in parts.items()}
 
@@ -81,8 +91,34 @@ class Feed:
         return torch.from_numpy(self.images[chosen.numpy()]).to(self.device, non_blocking=True)
 
 
+def make_feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> Feed:
+    """The training images of a trial, ready to be indexed."""
+    train = bundle.train
+    targets = torch.eye(len(bundle.class_names))[torch.from_numpy(np.array(train.labels))]
+    uses_regions = bool(bundle.au_names) and (
+        config.region_weight > 0 or config.mix.name == "cutmix"
+    )
+    regions = torch.from_numpy(region_maps(bundle.au_names, REGION_SIZE)) if uses_regions else None
+    images: Tensor | NDArray[np.uint8] = train.images
+    if device.type == "cuda" and train.images.nbytes < 0.5 * torch.cuda.mem_get_info()[0]:
+        images = torch.from_numpy(np.array(train.images)).to(device)
+    transforms = (
+        AUGMENTS[config.augment.name](**config.augment.args),
+        MIXERS[config.mix.name](**config.mix.args),
+    )
+    return Feed(
+        images,
+        targets.to(device),
+        torch.from_numpy(train.aus.astype(np.float32)).to(device),
+        None if regions is None else regions.to(device),
+        transforms,
+        config.batch_size,
+        device,
+    )
+
+
 def train_epoch(
-    model: FERModel,
+    model: nn.Module,
     average: Average,
     batches: Iterator[Batch],
     objective: Objective,
@@ -102,29 +138,36 @@ def train_epoch(
             parts.update(found)
             return total
 
-        value = stepper.step(batch, loss)
-        if not np.isfinite(value):
-            detail = ", ".join(f"{name} {float(part):g}" for name, part in parts.items())
-            raise FloatingPointError(f"the training loss is {value} ({detail})")
+        own = {"train_loss": stepper.step(batch, loss), **{n: float(p) for n, p in parts.items()}}
+        found = objective.ranks.mean(own)
+        if not np.isfinite(found["train_loss"]):
+            detail = ", ".join(f"{name} {part:g}" for name, part in list(found.items())[1:])
+            raise FloatingPointError(f"the training loss is {found['train_loss']} ({detail})")
         average.update(model)
         images += len(batch.images)
-        for name, number in {
-            "train_loss": value,
-            **{n: float(p) for n, p in parts.items()},
-        }.items():
+        for name, number in found.items():
             sums[name] = sums.get(name, 0.0) + number * len(batch.images)
     return {name: total / max(1, images) for name, total in sums.items()}
 
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module, split: Split, device: torch.device, dtype: torch.dtype
+    model: nn.Module,
+    split: Split,
+    device: torch.device,
+    dtype: torch.dtype,
+    ranks: Ranks = ALONE,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Class probabilities (N, K) and AU probabilities (N, A), or (N, 0) without an AU head."""
+    """Class probabilities (N, K) and AU probabilities (N, A), or (N, 0) without an AU head.
+
+    Each rank looks at its share of the images and all get the whole.
+    """
     model.eval()
     probs, au_probs = [], []
-    for start in range(0, len(split), EVALUATION_BATCH):
-        images = torch.from_numpy(np.array(split.images[start : start + EVALUATION_BATCH]))
+    rows, _ = ranks.share(len(split))
+    for start in range(rows.start, rows.stop, EVALUATION_BATCH):
+        stop = min(start + EVALUATION_BATCH, rows.stop)
+        images = torch.from_numpy(np.array(split.images[start:stop]))
         with torch.autocast(device.type, dtype, enabled=device.type == "cuda"):
             pixels = images.to(device).float() / 255
             out = model(pixels.contiguous(memory_format=torch.channels_last))
@@ -135,4 +178,5 @@ def predict(
             if found is None
             else found.float().sigmoid().cpu()
         )
-    return torch.cat(probs).numpy(), torch.cat(au_probs).numpy()
+    own = torch.cat(probs).numpy(), torch.cat(au_probs).numpy()
+    return ranks.gather(own[0], len(split)), ranks.gather(own[1], len(split))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.config import DEFERRED_START
 from trainables.registry import Registry
 
 Counts = NDArray[np.integer]
@@ -35,7 +36,9 @@ def none_(class_counts: Counts) -> Rebalance:
 
 
 @REBALANCE.register
-def deferred(class_counts: Counts, *, start: float = 0.7, beta: float = 0.99) -> Rebalance:
+def deferred(
+    class_counts: Counts, *, start: float = DEFERRED_START, beta: float = 0.99
+) -> Rebalance:
     """Class-balanced weights, but only from `start` on (DRW, Cao et al. 2019, 1906.07413)."""
     plain, balanced = np.ones(len(class_counts)), effective_weights(class_counts, beta)
     return Rebalance(lambda p: balanced if p >= start else plain, lambda labels: None)

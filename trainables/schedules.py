@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.config import CURRICULUM_FULL_AT
 from trainables.registry import Registry
 
 Schedule = Callable[[float], float]
@@ -28,27 +29,33 @@ def none_() -> Schedule:
 
 
 @SCHEDULES.register
-def linear(*, start: float = 0.3, full_at: float = 0.5) -> Schedule:
+def linear(*, start: float = 0.3, full_at: float = CURRICULUM_FULL_AT) -> Schedule:
     """From `start` to 1 at `full_at` in a straight line (Wu et al. 2021, 2012.03107)."""
     return lambda progress: start + (1 - start) * _share(progress, full_at)
 
 
 @SCHEDULES.register
-def root(*, start: float = 0.3, full_at: float = 0.5, power: float = 2.0) -> Schedule:
+def root(
+    *, start: float = 0.3, full_at: float = CURRICULUM_FULL_AT, power: float = 2.0
+) -> Schedule:
     """Fast first, then slower: the power-th root of a line (Platanios et al. 2019, 1903.09848)."""
     first = start**power
     return lambda progress: float((first + (1 - first) * _share(progress, full_at)) ** (1 / power))
 
 
 @SCHEDULES.register
-def geometric(*, start: float = 0.3, full_at: float = 0.5) -> Schedule:
+def geometric(*, start: float = 0.3, full_at: float = CURRICULUM_FULL_AT) -> Schedule:
     """Slow first, then faster: growth by equal factors (Wu et al. 2021, 2012.03107)."""
     return lambda progress: float(start ** (1 - _share(progress, full_at)))
 
 
 @SCHEDULES.register
 def step(
-    *, start: float = 0.3, full_at: float = 0.5, factor: float = 1.8, step_length: float = 0.15
+    *,
+    start: float = 0.3,
+    full_at: float = CURRICULUM_FULL_AT,
+    factor: float = 1.8,
+    step_length: float = 0.15,
 ) -> Schedule:
     """Times `factor` after each `step_length`, all from `full_at` on (Hacohen & Weinshall 2019,
     1904.03626)."""

@@ -4,19 +4,21 @@ runs/<name>/run.json                     what was asked: space, data, seed, budg
             trials/<id>/config.json      the driver, before the trial is handed out
                         attempt          the driver, at each hand-out: fences late writers
                         last.pt          the trial, each epoch: weights and the epoch's row (first)
+                        previous.pt      the state before, should the last one turn out torn
                         val.npz test.npz the trial, each epoch: predictions
                         history.jsonl    the trial, each epoch: the row (last)
                         result.json      how the trial ended
 N images, K classes, A action units.
 """
 
+import errno
 import io
 import json
 import math
 import os
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +28,8 @@ from numpy.typing import NDArray
 
 from trainables.config import Flat, TrialConfig
 
+STATE_FILES = ("last.pt", "previous.pt")  # where a trial goes on from, the first that is whole
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 Row = dict[str, Any]  # {"epoch": int, "score": float, ...}: JSON scalars
 Status = Literal["running", "completed", "stopped", "failed"]
 
@@ -69,18 +73,38 @@ class Fenced(RuntimeError):
     """The trial has been handed to another worker since: this one must not write any more."""
 
 
-def replace_file(path: Path, data: bytes, is_durable: bool = False) -> None:
+class DiskFull(OSError):
+    """The disk of the run takes no more: no fault of a trial. What is on record stays readable."""
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL or isinstance(error, DiskFull):
+            raise
+        raise DiskFull(error.errno, f"{error.strerror}; writing", str(path)) from error
+
+
+def replace_file(
+    path: Path, data: bytes, is_durable: bool = False, keep: Path | None = None
+) -> None:
     """Write a file whole: a reader sees the old content or the new, never a part.
 
     A durable file is on the disk when this returns, so that it survives a loss of power.
+    With `keep` the old file gets that name, once the new one is written.
     """
     tmp = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # unique among nodes too
     try:
-        with tmp.open("wb") as file:
+        with _telling(path), tmp.open("wb") as file:
             file.write(data)
             if is_durable:
                 file.flush()
                 os.fsync(file.fileno())
+        if keep is not None:
+            with suppress(FileNotFoundError):
+                path.replace(keep)
         tmp.replace(path)
     finally:
         tmp.unlink(missing_ok=True)
@@ -114,6 +138,17 @@ class TrialStore:
         self._fence()
         replace_file(self.path / name, data)
 
+    def save_state(self, data: bytes) -> None:
+        """Store where to go on from; the state before stays, in case this one gets torn."""
+        self._fence()
+        last, previous = (self.path / name for name in STATE_FILES)
+        replace_file(last, data, keep=previous)
+
+    def discard_state(self) -> None:
+        """Nobody goes on from here: it is several times the size of the weights."""
+        for name in STATE_FILES:
+            self.discard(name)
+
     def read(self, name: str) -> bytes | None:
         path = self.path / name
         return path.read_bytes() if path.exists() else None
@@ -127,10 +162,13 @@ class TrialStore:
         self._fence()
         line = json.dumps(row, allow_nan=False).encode() + b"\n"
         written = self.read("history.jsonl") or b"\n"
-        with (self.path / "history.jsonl").open("ab", buffering=0) as file:
+        path = self.path / "history.jsonl"
+        with _telling(path), path.open("ab", buffering=0) as file:
             if not written.endswith(b"\n"):  # an earlier writer died in the middle of its line
                 line = b"\n" + line
-            file.write(line)  # one write(2): the whole line or, after a crash, a torn last line
+            # one write(2): the whole line or, after a crash or on a full disk, a torn last line
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def history(self) -> list[Row]:
         """Rows by epoch; the first row of an epoch stands, torn lines are ignored."""

@@ -3,10 +3,10 @@
 Whoever drives it decides whether to ask for the next epoch; nothing after the last `yield` matters.
 """
 
-import io
 import time
 import zlib
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +14,33 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save as safetensors_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
-from trainables import metrics
-from trainables.augment import AUGMENTS, MIXERS
+from trainables import cost, metrics, state
 from trainables.config import TrialConfig, check_rebalancing
 from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
-from trainables.data.tables import region_maps
-from trainables.loop import Feed, Objective, predict, train_epoch
+from trainables.loop import Objective, make_feed, predict, train_epoch
 from trainables.losses import AU_LOSSES, LOSSES, REBALANCE
 from trainables.model import build_model, parameter_groups
 from trainables.optim import Average, Stepper
+from trainables.ranks import ALONE, Ranks, here
+from trainables.replica import Replica, share_batch_norm
 from trainables.schedules import ORDERS, SCHEDULES, warmup_cosine
 from trainables.store import Predictions, Row, TrialResult, TrialStore, finite
-
-REGION_SIZE = 16  # region maps are supervision for feature maps, which are no finer
 
 
 def run_trial(store: TrialStore, data: Path) -> Iterator[Row]:
     """Train the stored configuration on a prepared data set, epoch by epoch.
 
     After a crash the last stored row is yielded again, then training goes on from `last.pt`.
+    Ranks that this process has joined train the trial with it: all call this, all get the same
+    rows, and the first writes the record.
     Raises FloatingPointError when the loss is not finite, ValueError for a contradictory
     configuration; the caller files the failure.
     """
-    trial = Training(store.config(), cache.load(data))
+    ranks = here()
+    trial = ranks.together(lambda: Training(store.config(), cache.load(data), ranks))
     row = trial.resume(store)
     if row is not None:
         yield row
@@ -59,14 +60,15 @@ def seed_everything(*parts: object) -> int:
 class Training:
     """The state of one trial between epochs: model, average, optimiser, epoch."""
 
-    def __init__(self, config: TrialConfig, bundle: DataBundle) -> None:
+    def __init__(self, config: TrialConfig, bundle: DataBundle, ranks: Ranks = ALONE) -> None:
         check_rebalancing(config)
         if config.fold:
             raise ValueError(
                 f"fold {config.fold}: cross-validation is not built yet, set fold to 0"
             )
         seed_everything(config.seed, "weights")
-        self.config, self.bundle, self.epoch, self.seconds = config, bundle, 0, 0.0
+        self.config, self.bundle, self.ranks = config, bundle, ranks
+        self.epoch, self.seconds = 0, 0.0
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()  # the process may have run other trials before
@@ -78,6 +80,7 @@ class Training:
             bundle.components,
             len(bundle.basic_names),
         )
+        share_batch_norm(model, ranks, self.device)
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.average = Average(self.model, config.ema)
         self.optimizer = torch.optim.AdamW(
@@ -93,7 +96,15 @@ class Training:
         self.pacing = SCHEDULES[config.curriculum.name](**config.curriculum.args)
         rng = np.random.default_rng([config.seed, 1])
         self.easy_to_hard = ORDERS[config.curriculum_order](bundle.train.labels, counts, rng)
-        self.feed = _feed(config, bundle, self.device)
+        self.feed = make_feed(config, bundle, self.device)
+
+    @cached_property
+    def trained(self) -> nn.Module:
+        """The model as the loop trains it; with several ranks, made when all are there."""
+        if self.ranks.size == 1:
+            return self.model
+        self.stepper.replica = Replica(self.model, self.ranks)
+        return self.stepper.replica
 
     def run_epoch(self) -> Row:
         """Train one epoch and score it on the validation images."""
@@ -102,8 +113,10 @@ class Training:
         seed = seed_everything(self.config.seed, "epoch", self.epoch)  # so that a resume is exact
         generator = torch.Generator().manual_seed(seed)
         order = self._order(progress, np.random.default_rng(seed))
+        if not self.ranks.is_first:  # else all would drop the same units of their images
+            seed_everything(self.config.seed, "epoch", self.epoch, "rank", self.ranks.rank)
         losses = train_epoch(
-            self.model,
+            self.trained,
             self.average,
             self.feed.batches(order, generator),
             self._objective(progress),
@@ -112,7 +125,8 @@ class Training:
         )
         self.epoch += 1
         self.val = self._predict(self.bundle.val)
-        self.seconds += time.monotonic() - started
+        seconds, gib = self.ranks.most(time.monotonic() - started, peak_gib(self.device))
+        self.seconds += seconds
         row: Row = {
             "epoch": self.epoch,
             **metrics.scores(self.val.labels, self.val.probs, self.config.metric),
@@ -121,20 +135,30 @@ class Training:
             "lr": self.optimizer.param_groups[0]["lr"],
             "images": len(order),
             "micro_batches": self.stepper.parts,  # above 1: memory was short
-            "seconds": time.monotonic() - started,
-            "peak_gib": peak_gib(self.device),
+            "seconds": seconds,
+            "peak_gib": gib,
             "done": self.epoch == self.config.epochs,
         }
+        if row["done"]:
+            row |= self._cost()
         if not finite(row):
             raise FloatingPointError(f"epoch {self.epoch}: a score is not finite: {row}")
         return row
+
+    def _cost(self) -> Row:
+        """What the model costs in use, for searches that weigh it."""
+        model = self.average.model
+        return {
+            "parameters": cost.parameters(model),
+            "latency_ms": cost.latency_ms(model, self.config.image_size),
+        }
 
     def train_on(self, images: int) -> int:
         """Train on some images in their order, to see how long it takes; how many it were."""
         generator = torch.Generator().manual_seed(0)
         batches = self.feed.batches(np.arange(images), generator)
         train_epoch(
-            self.model, self.average, batches, self._objective(0.0), self.stepper, lambda: None
+            self.trained, self.average, batches, self._objective(0.0), self.stepper, lambda: None
         )
         return images
 
@@ -157,6 +181,7 @@ class Training:
             au_weight,
             self.config.region_weight,
             weights.to(self.device),
+            self.ranks,
         )
 
     def _learning_rate(self, images: int) -> Any:
@@ -175,19 +200,24 @@ class Training:
         return advance
 
     def _predict(self, split: Split) -> Predictions:
-        probs, au_probs = predict(self.average.model, split, self.device, self.stepper.dtype)
+        probs, au_probs = predict(
+            self.average.model, split, self.device, self.stepper.dtype, self.ranks
+        )
         if not np.isfinite(probs).all():
             raise FloatingPointError(f"epoch {self.epoch}: predictions are not finite")
         return Predictions(split.ids, split.labels, probs, split.aus, au_probs)
 
     def save(self, store: TrialStore, row: Row) -> None:
         """Store the epoch: predictions, state, and last of all the row that says it is there."""
+        test = self._predict(self.bundle.test) if row["done"] else None
+        if not self.ranks.is_first:
+            return
         store.save_predictions("val", self.val)
-        if row["done"]:
-            store.save_predictions("test", self._predict(self.bundle.test))
+        if test is not None:
+            store.save_predictions("test", test)
             tensors = {k: v.cpu().contiguous() for k, v in self.average.model.state_dict().items()}
             store.write("weights.safetensors", safetensors_bytes(tensors))
-        store.write("last.pt", self._state(row))
+        store.save_state(self._state(row))
         store.append(row)
         self._close(store, row)
 
@@ -196,8 +226,7 @@ class Training:
             store.finish(TrialResult("completed", row, self.epoch, self.seconds, row["peak_gib"]))
 
     def _state(self, row: Row) -> bytes:
-        data = io.BytesIO()
-        torch.save(
+        return state.pack(
             {
                 "model": self.model.state_dict(),
                 "average": self.average.model.state_dict(),
@@ -207,29 +236,29 @@ class Training:
                 "parts": self.stepper.parts,
                 "seconds": self.seconds,
                 "row": row,
-            },
-            data,
+            }
         )
-        return data.getvalue()
 
     def resume(self, store: TrialStore) -> Row | None:
-        """Go back to the state of `last.pt`, if there is one; the row of its epoch."""
-        data = store.read("last.pt")
+        """Go back to the last state that is whole, if there is one; the row of its epoch."""
+        found = state.whole(store) if self.ranks.is_first else None
+        data = self.ranks.broadcast(found[0] if found else None)  # one reader decides for all
         if data is None:
             return None
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.average.model.load_state_dict(state["average"])
-        self.average.updates = state["updates"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:  # empty where the precision needed none
-            self.stepper.scaler.load_state_dict(state["scaler"])
-        self.stepper.parts, self.seconds = state["parts"], state["seconds"]
-        row: Row = state["row"]
+        saved = found[1] if found else state.unpack(data)
+        self.model.load_state_dict(saved["model"])
+        self.average.model.load_state_dict(saved["average"])
+        self.average.updates = saved["updates"]
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if saved["scaler"]:  # empty where the precision needed none
+            self.stepper.scaler.load_state_dict(saved["scaler"])
+        self.stepper.parts, self.seconds = saved["parts"], saved["seconds"]
+        row: Row = saved["row"]
         self.epoch = row["epoch"]
-        if self.epoch not in {r["epoch"] for r in store.history()}:
-            store.append(row)  # killed between the two writes
-        self._close(store, row)
+        if self.ranks.is_first:
+            if self.epoch not in {r["epoch"] for r in store.history()}:
+                store.append(row)  # killed between the two writes
+            self._close(store, row)
         return row
 
 
@@ -240,31 +269,6 @@ def _no_loss(logits: Tensor, targets: Tensor) -> Tensor:
 def _au_loss(config: TrialConfig, train: Split) -> Any:
     known = (train.aus >= 0).sum(0)
     return AU_LOSSES[config.au_loss.name]((train.aus == 1).sum(0), known, **config.au_loss.args)
-
-
-def _feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> Feed:
-    train = bundle.train
-    targets = torch.eye(len(bundle.class_names))[torch.from_numpy(np.array(train.labels))]
-    uses_regions = bool(bundle.au_names) and (
-        config.region_weight > 0 or config.mix.name == "cutmix"
-    )
-    regions = torch.from_numpy(region_maps(bundle.au_names, REGION_SIZE)) if uses_regions else None
-    images: Tensor | NDArray[np.uint8] = train.images
-    if device.type == "cuda" and train.images.nbytes < 0.5 * torch.cuda.mem_get_info()[0]:
-        images = torch.from_numpy(np.array(train.images)).to(device)
-    transforms = (
-        AUGMENTS[config.augment.name](**config.augment.args),
-        MIXERS[config.mix.name](**config.mix.args),
-    )
-    return Feed(
-        images,
-        targets.to(device),
-        torch.from_numpy(train.aus.astype(np.float32)).to(device),
-        None if regions is None else regions.to(device),
-        transforms,
-        config.batch_size,
-        device,
-    )
 
 
 def _au_score(val: Predictions) -> float | None:
