@@ -5,17 +5,16 @@ resuming after a crash is making one. A front (inline, driver) calls `next`, `on
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Protocol
 
-from search.asha import Asha, Verdict
-from trainables.config import Flat, TrialConfig
+from search.pruners import Verdict, best_so_far
+from trainables.config import Flat, TrialConfig, pacing_horizon
 from trainables.store import Fenced, Row, RunStore, Status, TrialResult, TrialStore
 
-STATE = "last.pt"
 RunTrial = Callable[[TrialStore, Path], Iterator[Row]]  # (the trial's folder, the data) -> its rows
 
 
@@ -44,8 +43,30 @@ class Proposer(Protocol):
     def reopen(self, config: Flat) -> None:
         """Take back a configuration of the record, as if it had just been asked for."""
 
+    def observe(self, trial: str, epoch: int, score: float) -> None:
+        """A score of a trial that was asked for or reopened, as it arrives."""
+
     def tell(self, trial: str, history: Sequence[Row], status: Status) -> None:
         """How a trial went that was asked for or reopened."""
+
+
+class Pruner(Protocol):
+    """Who goes on; `pruners.Pruner` is one. Scores are the best so far of a trial."""
+
+    max_epochs: int
+    milestones: tuple[int, ...]
+    rungs: dict[int, dict[str, float]]  # milestone -> trial -> score
+    protected: set[str]
+
+    def protect(self, trial: str) -> None: ...
+
+    def spare(self, trial: str, until: int) -> None: ...
+
+    def record(self, trial: str, epoch: int, score: float) -> None: ...
+
+    def decide(self, trial: str, epoch: int, score: float) -> Verdict: ...
+
+    def promote(self, paused: Mapping[str, int], is_last: bool = False) -> str | None: ...
 
 
 class Observer(Protocol):
@@ -59,23 +80,31 @@ class Observer(Protocol):
 
 
 class Search:
-    """One run of the search, from its record to its end. State: what is live, waiting and known."""
+    """One run of the search, from its record to its end. State: what is live, waiting and known.
+
+    `limit` says why no more may be spent, "" as long as it may; the trials in hand then pause.
+    """
 
     def __init__(
-        self, store: RunStore, proposer: Proposer, asha: Asha, budget: int, max_losses: int = 2
+        self, store: RunStore, proposer: Proposer, pruner: Pruner, budget: int, max_losses: int = 2
     ) -> None:
-        self.store, self.proposer, self.asha = store, proposer, asha
+        self.store, self.proposer, self.pruner = store, proposer, pruner
         self.budget, self.max_losses = budget, max_losses
+        self.limit: Callable[[], str] = str
+        self.spent = ""  # what the limit said
         self.rows: dict[str, dict[int, Row]] = {}  # trial -> epoch -> row
+        self.tops: dict[str, float] = {}  # trial -> its best score so far
+        self.seconds = 0.0  # that all trials have trained
         self.configs: dict[str, Flat] = {}
         self.roles: dict[str, str] = {}
         self.results: dict[str, TrialResult] = {}
         self.live: dict[str, int] = {}  # handed out -> attempt
         self.started: set[str] = set()  # of these, the ones that a worker has in hand
+        self.paused: dict[str, int] = {}  # waiting at a rung -> its epoch
+        self.backlog: list[str] = []  # unfinished, to be handed out first
         self.losses: Counter[str] = Counter()
         self.exhausted = False  # no new configuration will come
         self._stopped: set[str] = set()
-        self.backlog: list[str] = []
         self._replay()
 
     def _replay(self) -> None:
@@ -89,33 +118,71 @@ class Search:
             else:
                 self.results[record.id] = record.result
                 if record.result.status != "failed":  # a crash may have come before
-                    self.store.trial(record.id).discard(STATE)
+                    self.store.trial(record.id).discard_state()
                 self.proposer.tell(record.id, record.history, record.result.status)
+        for trial in [t for t in self.backlog if self.rows[t]]:
+            epoch = max(self.rows[trial])
+            if self.pruner.decide(trial, epoch, self.tops[trial]) == "pause":
+                self._pause(trial, epoch)
 
     def _know(self, trial: str, config: Flat, role: str) -> None:
         self.rows[trial], self.configs[trial], self.roles[trial] = {}, config, role
         if role == "baseline":
-            self.asha.protect(trial)  # what all else is compared with has the full budget
+            self.pruner.protect(trial)  # what all else is compared with has the full budget
+        self.pruner.spare(trial, pacing_horizon(TrialConfig.from_flat(config)))
 
     def _take(self, trial: str, history: Sequence[Row]) -> None:
         for row in history:
-            self.rows[trial].setdefault(row["epoch"], row)
-            self.asha.record(trial, row["epoch"], score(row))
+            self._add(trial, row)
+
+    def _add(self, trial: str, row: Row) -> None:
+        """Note a row. One of an epoch seen before changes nothing."""
+        rows, epoch, value = self.rows[trial], row["epoch"], score(row)
+        if epoch in rows:
+            return
+        rows[epoch] = row
+        self.seconds += float(row.get("seconds") or 0)
+        self.tops[trial] = best_so_far((self.tops.get(trial, nan), value))
+        self.pruner.record(trial, epoch, self.tops[trial])
+        self.proposer.observe(trial, epoch, value)
 
     @property
     def is_finished(self) -> bool:
-        return self.exhausted and not self.live and not self.backlog
+        """Whether the books on every trial are closed and no other will come."""
+        return self.exhausted and not self.live and not self.backlog and not self.paused
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will be handed out: all is finished, or all is spent."""
+        return self.is_finished or bool(self.spent and not self.live)
 
     def next(self) -> Handout | None:
-        """The trial to start: unfinished ones first, then a new one. None: nothing to start now.
+        """The trial to start: unfinished ones first, then a promoted one, then a new one.
 
-        A live trial may still be lost and come back, so None is final only when `is_finished`.
+        A live trial may still be lost and come back, so None is final only when `is_over`.
         """
-        trial = self.backlog.pop(0) if self.backlog else self._propose()
+        if self.is_spent():
+            return None
+        trial = self.backlog.pop(0) if self.backlog else self._promote() or self._propose()
+        if trial is None and not self.live and self.paused:
+            trial = self._promote(is_last=True)
+            if trial is None:
+                self._close_paused()
         if trial is None:
             return None
         self.live[trial] = self.store.hand_out(trial)
         return Handout(trial, self.live[trial])
+
+    def is_spent(self) -> bool:
+        """Whether the limit is reached; `spent` then says which."""
+        self.spent = self.spent or self.limit()
+        return bool(self.spent)
+
+    def _promote(self, is_last: bool = False) -> str | None:
+        trial = self.pruner.promote(self.paused, is_last)
+        if trial is not None:
+            del self.paused[trial]
+        return trial
 
     def _propose(self) -> str | None:
         if not self.exhausted and len(self.rows) < self.budget:
@@ -127,6 +194,12 @@ class Search:
         self.exhausted = True
         return None
 
+    def _close_paused(self) -> None:
+        """Nothing can change the rungs any more: whoever still waits there has lost."""
+        for trial in list(self.paused):
+            self._stopped.add(trial)
+            self.on_end(trial)
+
     def is_current(self, handout: Handout) -> bool:
         """Whether this attempt at the trial is the one that counts."""
         return self.live.get(handout.id) == handout.attempt
@@ -136,31 +209,54 @@ class Search:
             self.started.add(trial)
 
     def on_row(self, trial: str, row: Row) -> Verdict:
-        """Whether the trial goes on. A row seen before changes nothing."""
+        """Whether the trial goes on; "pause" takes it back unfinished. An old row changes nothing.
+
+        A trial that is done ends by itself.
+        """
         if trial not in self.live:
             return "stop"
         self.on_start(trial)
-        rows = self.rows[trial]
-        row = rows.setdefault(row["epoch"], row)
-        if row["epoch"] < max(rows):
+        self._add(trial, row)
+        epoch = row["epoch"]
+        if epoch < max(self.rows[trial]):
             return "continue"  # old news: the decision on it has been taken and carried out
-        verdict = self.asha.decide(trial, row["epoch"], score(row))
+        verdict = self.pruner.decide(
+            trial, epoch, _judged(self.rows[trial][epoch], self.tops[trial])
+        )
         if verdict == "stop":
             self._stopped.add(trial)
+        elif verdict == "pause":
+            self._pause(trial, epoch)
+        elif epoch < self.pruner.max_epochs and self.is_spent():
+            self._release(trial)
+            self.backlog.append(trial)
+            verdict = "pause"
         return verdict
 
-    def on_lost(self, trial: str) -> None:
-        """The worker vanished: the trial goes to the front, unless it has cost too many workers."""
+    def _pause(self, trial: str, epoch: int) -> None:
+        """The trial waits at a rung for its turn; a later hand-out goes on from its state."""
+        self._release(trial)
+        if trial in self.backlog:
+            self.backlog.remove(trial)
+        self.paused[trial] = epoch
+
+    def on_lost(self, trial: str, is_preempted: bool = False) -> None:
+        """The worker vanished: the trial goes to the front, unless it has cost too many workers.
+
+        A worker that was preempted, or went down with its node, is not held against the trial.
+        """
         if trial not in self.live:
             return
-        self.losses[trial] += 1
+        self.losses[trial] += not is_preempted
         if self.store.trial(trial).result() is not None:
             self.on_end(trial)  # the worker had closed the trial before it vanished
         elif self.losses[trial] > self.max_losses:
             self.live[trial] = self.store.hand_out(
                 trial
             )  # a worker that is only cut off must not write any more
-            self.on_end(trial, f"its worker was lost {self.losses[trial]} times")
+            said = (self.store.trial(trial).read("error.txt") or b"").decode().strip()
+            why = f" ({said.splitlines()[-1]})" if said else ""
+            self.on_end(trial, f"its worker was lost {self.losses[trial]} times{why}")
         else:
             self._release(trial)
             self.backlog.insert(0, trial)
@@ -169,11 +265,13 @@ class Search:
         """Close the books on a trial; the status that is on record."""
         if trial in self.results:
             return self.results[trial].status
+        if trial not in self.live and trial not in self._stopped:
+            return "running"  # it was taken back unfinished
         own = self.store.trial(trial, self.live.get(trial))
         self._take(trial, own.history())  # rows that were stored but never delivered
         rows, is_stopped = self.history(trial), trial in self._stopped
         try:
-            own.finish(outcome(rows, self.asha.max_epochs, is_stopped, error))
+            own.finish(outcome(rows, self.pruner.max_epochs, is_stopped, error))
         except Fenced:  # another driver has handed it out since: the verdict is not ours
             self._release(trial)
             return "running"
@@ -181,8 +279,9 @@ class Search:
         assert result is not None
         self.results[trial] = result
         if result.status != "failed":
-            own.discard(STATE)  # nobody goes on from here, and it is four times the weights
+            own.discard_state()  # nobody goes on from here, and it is four times the weights
         self._release(trial)
+        self.paused.pop(trial, None)
         self.proposer.tell(trial, rows, result.status)
         return result.status
 
@@ -213,31 +312,6 @@ def outcome(rows: Sequence[Row], max_epochs: int, is_stopped: bool, error: str) 
     )
 
 
-def last_score(search: Search, trial: str) -> float:
-    """Of its last epoch; NaN for a trial that failed or has no row."""
-    result, rows = search.results.get(trial), search.history(trial)
-    return nan if not rows or (result and result.status == "failed") else score(rows[-1])
-
-
-def best(search: Search) -> str | None:
-    """The trial with the highest last score, if any has one; ties go to the earlier."""
-    scores = {t: s for t in search.rows if isfinite(s := last_score(search, t))}
-    return max(scores, key=lambda t: scores[t]) if scores else None
-
-
-def counts(search: Search) -> dict[str, int]:
-    """Trials by state: running, completed, stopped, failed, and waiting for a worker."""
-    ended = Counter(result.status for result in search.results.values())
-    waiting = len(search.backlog) + len(search.live) - len(search.started)
-    return {
-        "running": len(search.started),
-        "completed": ended["completed"],
-        "stopped": ended["stopped"],
-        "failed": ended["failed"],
-        "waiting": waiting,
-    }
-
-
 def score(row: Row) -> float:
     """The row's score; NaN where it has none."""
     value = row.get("score")
@@ -250,3 +324,9 @@ def metrics(row: Row) -> dict[str, Any]:
         name: None if isinstance(value, float) and not isfinite(value) else value
         for name, value in row.items()
     }
+
+
+def _judged(row: Row, top: float) -> float:
+    """What a pruner judges: the best so far, but NaN for a row whose own score is not finite."""
+    value = score(row)
+    return top if isfinite(value) else value

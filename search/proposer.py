@@ -1,151 +1,71 @@
-"""Configurations from an in-memory Optuna study: a cache, for the run folder is the record.
+"""Which configuration next: given ones first, then what a model of the space draws.
 
-A sampler is made afresh for every question, its seed a hash of (seed, trials asked, attempt): what
-is proposed follows from the record, not from the life of a process.
+Common to every sampler: nothing twice, nothing that cannot run, the record reopened after a crash.
+A model's seed is a hash of (seed, trials asked, attempt): without it, a restart would draw its
+first points again.
 """
 
 import hashlib
 import logging
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
+from typing import Protocol
 
-import optuna
-from optuna.distributions import BaseDistribution
-from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import (
-    BaseSampler,
-    CmaEsSampler,
-    GPSampler,
-    NSGAIISampler,
-    RandomSampler,
-    TPESampler,
-)
-from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial, TrialState
-
-from search.core import Proposal, score
-from spaces.space import Choice, Dimension, IntRange, LogUniform, Space, Value
+from search.core import Proposal
+from spaces.space import Choice, Dimension, IntRange, Space, Value
 from trainables.config import Flat, TrialConfig
-from trainables.registry import Registry
 from trainables.store import Row, Status
 
 log = logging.getLogger(__name__)
-Sampler = Callable[[int, int], BaseSampler]  # (seed, random trials before it models) -> sampler
 Validate = Callable[[Flat], None]
-SAMPLERS: Registry[Sampler] = Registry("sampler")
-STATES = {
-    "completed": TrialState.COMPLETE,
-    "stopped": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-}
+Anchor = tuple[str, Mapping[str, Value]]  # role and configuration of a trial that is given
 INVALID = (ValueError, LookupError, TypeError)  # what a configuration that cannot run raises
 RE_ASKS = 30  # questions in a row that may bring nothing new
 REPEATS = 3  # seeds of one configuration; a further proposal of it is asked anew
 
 
-@SAMPLERS.register
-def tpe(seed: int, startup: int) -> BaseSampler:
-    """Tree-structured Parzen estimator (Bergstra et al. 2011) over all settings jointly."""
-    return TPESampler(
-        seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True
-    )
+class Model(Protocol):
+    """Draws points of a space and learns how they did. It knows only trials that it was given.
 
-
-@SAMPLERS.register
-def random(seed: int, startup: int) -> BaseSampler:
-    """Independent draws."""
-    return RandomSampler(seed=seed)
-
-
-@SAMPLERS.register
-def gp(seed: int, startup: int) -> BaseSampler:
-    """Gaussian process on the settings that every trial has; conditional ones by `_each`."""
-    return GPSampler(
-        seed=seed,
-        n_startup_trials=startup,
-        independent_sampler=_each(seed, startup),
-        warn_independent_sampling=False,
-    )
-
-
-@SAMPLERS.register
-def cmaes(seed: int, startup: int) -> BaseSampler:
-    """CMA-ES on the numbers that every trial has; choices and conditional settings by `_each`.
-
-    Stopped trials count with their last score: ASHA leaves too few others to learn from.
-    """
-    return CmaEsSampler(
-        seed=seed,
-        n_startup_trials=startup,
-        independent_sampler=_each(seed, startup),
-        warn_independent_sampling=False,
-        consider_pruned_trials=True,
-    )
-
-
-@SAMPLERS.register
-def nsga2(seed: int, startup: int) -> BaseSampler:
-    """Evolution (Deb et al. 2002), here with one objective and small generations."""
-    return NSGAIISampler(seed=seed, population_size=max(4, startup))
-
-
-def _each(seed: int, startup: int) -> BaseSampler:
-    """One setting at a time, for the samplers that cannot model them all."""
-    return TPESampler(seed=seed, n_startup_trials=startup, multivariate=False, constant_liar=True)
-
-
-class Given(BaseSampler):  # type: ignore[misc]  # optuna is not followed by mypy
-    """Answers with given values, and leaves in the study what the real sampler would have left.
-
-    `Study.enqueue_trial` does not: CMA-ES and NSGA-II keep their generations in the study, and
-    would go another way after a restart.
+    What it draws must follow from its seed and from what it was told, in whatever order.
     """
 
-    def __init__(self, params: Mapping[str, Value], sampler: BaseSampler) -> None:
-        self.params, self.sampler = params, sampler
-        self.leaves_marks = isinstance(sampler, (CmaEsSampler, NSGAIISampler))
+    def draw(self, seed: int) -> dict[str, Value]:
+        """A flat configuration; the next call says whether it becomes a trial."""
 
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return self.sampler.infer_relative_search_space(study, trial) if self.leaves_marks else {}
+    def keep(self, trial: str) -> None:
+        """What was drawn last is this trial."""
 
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Value]:
-        if self.leaves_marks:
-            self.sampler.sample_relative(study, trial, search_space)
-        return {}
+    def drop(self) -> None:
+        """What was drawn last cannot be used."""
 
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, _: BaseDistribution
-    ) -> Value:
-        return self.params[param_name]
+    def reopen(self, trial: str, params: Mapping[str, Value], seed: int) -> None:
+        """A trial that did not come from `draw`; `params` has the dimensions that apply."""
+
+    def observe(self, trial: str, epoch: int, score: float) -> None:
+        """A finite score of an open trial."""
+
+    def tell(self, trial: str, history: Sequence[Row], status: Status) -> None:
+        """The end of an open trial."""
 
 
-class OptunaProposer:
-    """Anchors first, then what the sampler proposes. State: the study, and what was asked."""
+class SpaceProposer:
+    """Proposals from a space. State: what was asked, what is open, and the model."""
 
     def __init__(
         self,
         space: Space,
-        sampler: str = "tpe",
+        model: Model,
         seed: int = 0,
-        budget: int = 100,
-        anchors: Sequence[tuple[str, Mapping[str, Value]]] = (),
+        anchors: Sequence[Anchor] = (),
         validate: Validate = lambda flat: None,
     ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.space, self.seed, self.validate = space, seed, validate
-        self.sampler = SAMPLERS[sampler]
-        self.startup = min(10, max(4, budget // 4))
+        self.space, self.model, self.seed, self.validate = space, model, seed, validate
         self.anchors = list(anchors)
         self.asked = 0
         self.invalid = 0  # configurations proposed that could not have run
-        self.study = optuna.create_study(direction="maximize", sampler=self._fresh_sampler(0))
         self._known: set[str] = set()
-        self._open: dict[str, Trial] = {}
+        self._open: set[str] = set()
 
     def ask(self) -> Proposal | None:
         """A configuration never given before; None when many questions bring nothing new."""
@@ -156,54 +76,40 @@ class OptunaProposer:
                 self.reopen(config.flat())
                 return Proposal(role, config)
         for attempt in range(RE_ASKS):
-            self.study.sampler = self._fresh_sampler(attempt)
-            trial = self.study.ask()
-            config = self._unseen(self._suggest(trial))
+            config = self._unseen(self.model.draw(self._draw_seed(attempt)))
             if config is not None:
-                self._register(config, trial)
+                self.model.keep(config.trial_id)
+                self._register(config.trial_id, is_open=True)
                 return Proposal("proposed", config)
-            self.study.tell(trial, state=TrialState.FAIL)
+            self.model.drop()
         return None
 
     def reopen(self, config: Flat) -> None:
-        """Take back a configuration of the record. One outside the space is kept from the study."""
-        wanted, trial = TrialConfig.from_flat(config), None
+        """Take back a configuration of the record. One outside the space is kept from the model."""
+        wanted = TrialConfig.from_flat(config)
         params = params_of(self.space, wanted)
         if params is not None:
-            self.study.sampler = Given(params, self._fresh_sampler(0))
-            trial = self.study.ask()
-            self._suggest(trial)
-        self._register(wanted, trial)
+            self.model.reopen(wanted.trial_id, params, self._draw_seed(0))
+        self._register(wanted.trial_id, is_open=params is not None)
+
+    def observe(self, trial: str, epoch: int, score: float) -> None:
+        if trial in self._open and isfinite(score):
+            self.model.observe(trial, epoch, score)
 
     def tell(self, trial: str, history: Sequence[Row], status: Status) -> None:
-        """Report every score at its epoch, then the end: COMPLETE, PRUNED or FAIL, as it was."""
-        asked = self._open.pop(trial, None)
-        if asked is None:
-            return
-        scores = {row["epoch"]: score(row) for row in history}
-        for epoch, value in sorted(scores.items()):
-            if isfinite(value):
-                asked.report(value, epoch)
-        sound = bool(scores) and all(map(isfinite, scores.values()))
-        state = STATES[status] if sound else TrialState.FAIL
-        final = scores[max(scores)] if state is TrialState.COMPLETE else None
-        self.study.tell(asked, final, state=state)
+        if trial in self._open:
+            self._open.remove(trial)
+            self.model.tell(trial, history, status)
 
-    def _fresh_sampler(self, attempt: int) -> BaseSampler:
+    def _draw_seed(self, attempt: int) -> int:
         text = f"{self.seed}/{self.asked}/{attempt}"
-        seed = int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
-        with warnings.catch_warnings():  # `group` and `consider_pruned_trials` are experimental
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            return self.sampler(seed, self.startup)
+        return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
 
-    def _suggest(self, trial: Trial) -> dict[str, Value]:
-        return self.space.draw(lambda name, dim: suggest(trial, name, dim))
-
-    def _register(self, config: TrialConfig, trial: Trial | None) -> None:
-        self._known.add(config.trial_id)
+    def _register(self, trial: str, is_open: bool) -> None:
+        self._known.add(trial)
         self.asked += 1
-        if trial is not None:
-            self._open[config.trial_id] = trial
+        if is_open:
+            self._open.add(trial)
 
     def _unseen(self, flat: Mapping[str, Value]) -> TrialConfig | None:
         """The configuration, or it under the next seed if it was given before; None if neither."""
@@ -228,18 +134,6 @@ class OptunaProposer:
             log.debug("a configuration that cannot run: %s", error)
             return None
         return config
-
-
-def suggest(trial: Trial, name: str, dim: Dimension) -> Value:
-    """The study's value for one dimension."""
-    value: Value
-    if isinstance(dim, Choice):
-        value = trial.suggest_categorical(name, dim.options)
-    elif isinstance(dim, IntRange):
-        value = trial.suggest_int(name, dim.low, dim.high, log=dim.log)
-    else:
-        value = trial.suggest_float(name, dim.low, dim.high, log=isinstance(dim, LogUniform))
-    return value
 
 
 def params_of(space: Space, config: TrialConfig) -> dict[str, Value] | None:

@@ -1,6 +1,8 @@
 """A search space is data: name -> dimension or constant. Standard library only.
 
 "loss.gamma" is an argument of the part "loss"; `when` says for which choices an argument exists.
+`default` is also a belief about where good values lie: a random draw stays near it with the chance
+`confidence`, 0 unless the space says otherwise.
 """
 
 import hashlib
@@ -12,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 Value = str | int | float | bool
 When = Mapping[str, tuple[Value, ...]]  # all named settings must have one of the listed values
+NEAR = 0.15  # standard deviation of a draw near the default, as a share of the range
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Choice:
     options: tuple[Value, ...]
     default: Value
     when: When = field(default_factory=dict)
+    confidence: float = 0.0
 
     def contains(self, value: Value) -> bool:
         return any(value == option and type(value) is type(option) for option in self.options)
@@ -42,6 +46,7 @@ class IntRange:
     default: int
     log: bool = False
     when: When = field(default_factory=dict)
+    confidence: float = 0.0
 
     def contains(self, value: Value) -> bool:
         return isinstance(value, int) and self.low <= value <= self.high
@@ -64,6 +69,7 @@ class Uniform:
     high: float
     default: float
     when: When = field(default_factory=dict)
+    confidence: float = 0.0
 
     def contains(self, value: Value) -> bool:
         return isinstance(value, (int, float)) and self.low <= value <= self.high
@@ -83,6 +89,7 @@ class LogUniform:
     high: float
     default: float
     when: When = field(default_factory=dict)
+    confidence: float = 0.0
 
     def contains(self, value: Value) -> bool:
         return isinstance(value, (int, float)) and self.low <= value <= self.high
@@ -116,6 +123,11 @@ class Space:
     def dimensions(self) -> dict[str, Dimension]:
         return {n: d for n, d in self.settings.items() if isinstance(d, Dimension)}
 
+    @property
+    def has_priors(self) -> bool:
+        """Whether any dimension is believed to be good near its default."""
+        return any(dim.confidence > 0 for dim in self.dimensions.values())
+
     def draw(self, pick: Pick) -> dict[str, Value]:
         """One flat configuration: `pick` is asked, in order, for every dimension that applies."""
         flat: dict[str, Value] = {}
@@ -127,8 +139,8 @@ class Space:
         return flat
 
     def sample(self, rng: random.Random) -> dict[str, Value]:
-        """One configuration, uniformly at random."""
-        return self.draw(lambda _, dim: dim.sample(rng))
+        """One configuration at random: uniform, but for the share that stays near the defaults."""
+        return self.draw(lambda _, dim: _believed(dim, rng))
 
     def defaults(self) -> dict[str, Value]:
         return self.draw(lambda _, dim: dim.default)
@@ -189,7 +201,7 @@ class Space:
     def as_dict(self) -> dict[str, object]:
         """Plain JSON data: what a run records."""
         return {
-            name: {"type": type(dim).__name__, **asdict(dim)} if isinstance(dim, Dimension) else dim
+            name: _as_dict(dim) if isinstance(dim, Dimension) else dim
             for name, dim in self.settings.items()
         }
 
@@ -215,6 +227,35 @@ def prune(settings: Mapping[str, Dimension | Value]) -> dict[str, Dimension | Va
     return kept
 
 
+def _as_dict(dim: Dimension) -> dict[str, object]:
+    """The dimension as data; a confidence of 0 is left out, as older runs know none."""
+    data = {"type": type(dim).__name__, **asdict(dim)}
+    return data if dim.confidence else {n: v for n, v in data.items() if n != "confidence"}
+
+
+def is_log(dim: Dimension) -> bool:
+    """Whether the dimension is a range on a logarithmic scale."""
+    return isinstance(dim, LogUniform) or (isinstance(dim, IntRange) and dim.log)
+
+
+def _believed(dim: Dimension, rng: random.Random) -> Value:
+    """Near the default with the chance of its confidence; without one nothing more is drawn."""
+    is_near = dim.confidence > 0 and rng.random() < dim.confidence
+    return _near(dim, rng) if is_near else dim.sample(rng)
+
+
+def _near(dim: Dimension, rng: random.Random) -> Value:
+    """A value near the default, on the scale of the range, reflected at its ends."""
+    if isinstance(dim, Choice):
+        return dim.default
+    to, back = (math.log, math.exp) if is_log(dim) else (float, float)
+    first, last = to(dim.low), to(dim.high)
+    share = (to(dim.default) - first) / (last - first) + rng.gauss(0.0, NEAR)
+    share = min(1.0, max(0.0, -share if share < 0 else 2 - share if share > 1 else share))
+    value = min(dim.high, max(dim.low, back(first + share * (last - first))))
+    return round(value) if isinstance(dim, IntRange) else value
+
+
 def _reachable(dim: Dimension | Value | None, values: tuple[Value, ...]) -> bool:
     if dim is None:
         return False
@@ -229,8 +270,10 @@ def _check(space: str, name: str, dim: Dimension, seen: set[str]) -> None:
         raise ValueError(f"{where}: a choice needs two options or more; write a constant instead")
     if not isinstance(dim, Choice) and not dim.low < dim.high:
         raise ValueError(f"{where}: low {dim.low} must be below high {dim.high}")
-    if (isinstance(dim, LogUniform) or (isinstance(dim, IntRange) and dim.log)) and dim.low <= 0:
+    if not isinstance(dim, Choice) and is_log(dim) and dim.low <= 0:
         raise ValueError(f"{where}: a logarithmic range needs low > 0, not {dim.low}")
+    if not 0 <= dim.confidence < 1:
+        raise ValueError(f"{where}: confidence {dim.confidence} must be 0 or more and below 1")
     if not dim.contains(dim.default):
         raise ValueError(f"{where}: the default {dim.default!r} is not in the range")
     if missing := set(dim.when) - seen:

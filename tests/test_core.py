@@ -3,10 +3,11 @@
 import math
 
 import pytest
+from from_scratch import best, counts, last_score
 from toy import EPOCHS, flat, start
 
-from search.asha import Asha
-from search.core import best, counts, last_score
+from search.pruners import asha
+from trainables.config import TrialConfig, pacing_horizon
 from trainables.store import TrialResult
 
 
@@ -25,11 +26,14 @@ def begin(search, *rows):
 
 def recomputed(search):
     """The rungs as the histories alone give them."""
-    asha = Asha(EPOCHS, grace=1, eta=3)
+    pruner = asha(EPOCHS, grace=1, eta=3)
     for record in search.store.records():
+        pruner.spare(record.id, pacing_horizon(TrialConfig.from_flat(record.config)))
+        scores = []
         for one in record.history:
-            asha.record(record.id, one["epoch"], one["score"])
-    return asha.rungs
+            scores.append(one["score"])
+            pruner.record(record.id, one["epoch"], max(scores))
+    return pruner.rungs
 
 
 def test_the_budget_is_the_number_of_trials(tmp_path):
@@ -90,7 +94,7 @@ def test_duplicates_and_late_news_change_nothing(tmp_path):
     search = start(tmp_path)
     trial = begin(search, row(1, 0.5), row(2, 0.6))
     assert search.on_row(trial, row(1, 0.9)) == "continue"
-    assert search.asha.rungs[1] == {trial: 0.5}
+    assert search.pruner.rungs[1] == {trial: 0.5}
     search.on_end(trial, "x")
     before = search.store.trial(trial).result(), search.history(trial), counts(search)
     assert search.on_row(trial, row(3)) == "stop"
@@ -142,7 +146,7 @@ def test_the_baseline_is_never_stopped(tmp_path):
         begin(search, row(1, score))
     assert search.on_row(baseline, row(1, 0.0)) == "continue"
     resumed = start(tmp_path, anchors=anchors)
-    assert resumed.asha.protected == {baseline}
+    assert resumed.pruner.protected == {baseline}
 
 
 def test_a_restart_rebuilds_rungs_study_and_books(tmp_path):
@@ -153,12 +157,12 @@ def test_a_restart_rebuilds_rungs_study_and_books(tmp_path):
     open_ = begin(search, row(1, 0.7))
     search.store.trial(open_).append(row(2, 0.7))  # stored, but the driver died before it knew
     resumed = start(tmp_path)
-    assert resumed.asha.rungs == recomputed(search)
+    assert resumed.pruner.rungs == recomputed(search)
     assert {t: r.status for t, r in resumed.results.items()} == {
         t: r.status for t, r in search.results.items()
     }
-    assert [t.state.name for t in resumed.proposer.study.get_trials()] == [
-        t.state.name for t in search.proposer.study.get_trials()
+    assert [t.state.name for t in resumed.proposer.model.study.get_trials()] == [
+        t.state.name for t in search.proposer.model.study.get_trials()
     ]
     assert resumed.next().id == open_
     assert resumed.next().id not in {*ended, open_}
@@ -179,7 +183,7 @@ def test_best_and_counts(tmp_path):
     search.next()
     assert best(search) == good
     assert counts(search) == {
-        "running": 1, "completed": 0, "stopped": 0, "failed": 1, "waiting": 1,
+        "running": 1, "completed": 0, "stopped": 0, "failed": 1, "paused": 0, "waiting": 1,
     }  # fmt: skip
 
 
@@ -191,3 +195,91 @@ def test_a_trial_that_another_driver_took_is_not_closed_here(tmp_path):
     assert search.store.trial(handout.id).result() is None
     assert handout.id not in search.live
     search.store.trial(handout.id, newer).append({"epoch": 1, "score": 0.5})  # it may go on
+
+
+def test_a_trial_pauses_at_a_rung_and_goes_on_when_it_is_among_the_best(tmp_path):
+    search = start(tmp_path, budget=3, pruner="promotion")
+    good, *others = [begin(search, row(1, score)) for score in (0.6, 0.5, 0.4)]
+    assert search.paused == {good: 1, others[0]: 1, others[1]: 1}
+    assert search.live == {}
+    handout = search.next()  # the best of three
+    assert (handout.id, handout.attempt) == (good, 2)
+    assert search.on_row(good, row(1, 0.6)) == "continue"  # the row it resumes from
+    assert search.on_row(good, row(2, 0.7)) == "continue"
+    assert search.on_row(good, row(3, 0.8)) == "pause"
+
+
+def test_those_that_wait_when_nothing_can_change_any_more_are_stopped(tmp_path):
+    search = start(tmp_path, budget=3, pruner="promotion")
+    trials = [begin(search, row(1, score)) for score in (0.6, 0.5, 0.4)]
+    leader = search.next().id
+    begin_rows = [row(epoch, 0.9) for epoch in range(2, EPOCHS + 1)]
+    assert search.on_row(leader, begin_rows[1]) == "pause"  # alone at rung 3: nobody to beat
+    assert search.next().id == leader  # and nobody will come
+    for one in begin_rows[2:]:
+        assert search.on_row(leader, one) == "continue"
+    assert search.on_end(leader) == "completed"
+    assert search.next() is None
+    assert search.is_finished
+    assert [search.results[t].status for t in trials] == ["completed", "stopped", "stopped"]
+    assert search.store.trial(trials[1]).result().epoch == 1
+
+
+def test_a_restart_finds_paused_trials_waiting(tmp_path):
+    search = start(tmp_path, budget=4, pruner="promotion")
+    trials = [begin(search, row(1, score)) for score in (0.6, 0.5, 0.4)]
+    underway = begin(search)  # the best, promoted
+    resumed = start(tmp_path, budget=4, pruner="promotion")
+    assert resumed.paused == dict.fromkeys(trials, 1)
+    assert resumed.backlog == []
+    assert resumed.next().id == underway == trials[0]
+
+
+def test_a_spent_limit_pauses_what_runs_and_starts_nothing_new(tmp_path):
+    search = start(tmp_path)
+    search.limit = lambda: "the hour has passed" if search.seconds > 3 else ""
+    trial = search.next().id
+    assert search.on_row(trial, row(1)) == "continue"
+    assert search.on_row(trial, row(2)) == "pause"
+    assert search.spent == "the hour has passed"
+    assert search.next() is None
+    assert search.is_over
+    assert not search.is_finished
+    assert search.on_end(trial) == "running"  # a front may say so; it is not an end
+    assert search.store.trial(trial).result() is None
+    assert start(tmp_path).backlog == [trial]
+
+
+def test_a_last_row_after_the_limit_still_ends_its_trial(tmp_path):
+    search = start(tmp_path)
+    trial = search.next().id
+    search.limit = lambda: "spent"
+    assert search.on_row(trial, row(EPOCHS)) == "continue"
+    assert search.on_end(trial) == "completed"
+
+
+def test_a_late_bloomer_is_not_judged_before_it_can_bloom(tmp_path):
+    """Deferred re-weighting from 0.3 on: worst at the first rung, best at the end."""
+    late = flat(rebalance="deferred", **{"rebalance.start": 0.3})
+    bloomer = TrialConfig.from_flat(late)
+    assert pacing_horizon(bloomer) == 3
+    naive = asha(EPOCHS)
+    for number, score in enumerate((0.5, 0.6, 0.1)):
+        naive.record(str(number), 1, score)
+    assert naive.decide("2", 1, 0.1) == "stop"
+    search = start(tmp_path, anchors=[("default", late)])
+    trial = search.next().id
+    assert search.on_row(trial, row(2, 0.05)) == "continue"
+    for score in (0.5, 0.6, 0.7):
+        begin(search, row(1, score))
+    assert search.on_row(trial, row(1, 0.01)) == "continue"
+    assert trial not in search.pruner.rungs[1]
+    assert search.on_row(trial, row(3, 0.9)) == "continue"
+    assert search.pruner.rungs[3] == {trial: 0.9}
+
+
+def test_a_trial_is_judged_on_its_best_score_so_far(tmp_path):
+    search = start(tmp_path)
+    for score in (0.5, 0.6):
+        begin(search, row(1, 0.1), row(2, 0.7), row(3, score))
+    assert set(search.pruner.rungs[3].values()) == {0.7}

@@ -2,10 +2,14 @@
 
 import optuna
 import pytest
-from toy import EPOCHS, SPACE, flat, quality
+from toy import EPOCHS, SPACE, flat, proposer_of, quality
 
-from search.proposer import REPEATS, SAMPLERS, OptunaProposer, own_value, params_of
+from search.proposer import REPEATS, SpaceProposer, own_value, params_of
+from search.samplers import SAMPLERS
+from search.study import Study, nsga2
+from spaces.catalog import find
 from spaces.space import Choice, IntRange, LogUniform, Space
+from spaces.tiers import TIERS, at_tier
 from trainables.config import TrialConfig
 
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
@@ -22,27 +26,35 @@ def ending(config, index):
     return (curve(config, 3), "stopped") if index % 3 == 2 else (curve(config), "completed")
 
 
+def tell(proposer, trial, rows, status):
+    """As the core does it: every score as it arrives, then the end."""
+    for row in rows:
+        value = row["score"]
+        proposer.observe(trial, row["epoch"], float("nan") if value is None else value)
+    proposer.tell(trial, rows, status)
+
+
 def propose(proposer, trials):
     """The configurations of a sequential run, each told before the next is asked."""
     configs = []
     for index in range(trials):
         config = proposer.ask().config
-        proposer.tell(config.trial_id, *ending(config, index))
+        tell(proposer, config.trial_id, *ending(config, index))
         configs.append(config)
     return configs
 
 
 def restarted(sampler, configs, **options):
-    proposer = OptunaProposer(SPACE, sampler, seed=3, **options)
+    proposer = proposer_of(SPACE, sampler, seed=3, **options)
     for index, config in enumerate(configs):
         proposer.reopen(config.flat())
-        proposer.tell(config.trial_id, *ending(config, index))
+        tell(proposer, config.trial_id, *ending(config, index))
     return proposer
 
 
 @every_sampler
 def test_proposals_are_new_and_lie_in_the_space(sampler):
-    configs = propose(OptunaProposer(SPACE, sampler, seed=3, budget=24), 24)
+    configs = propose(proposer_of(SPACE, sampler, seed=3, budget=24), 24)
     assert len({c.trial_id for c in configs}) == 24
     for config in configs:
         assert params_of(SPACE, config) is not None
@@ -53,7 +65,7 @@ def test_proposals_are_new_and_lie_in_the_space(sampler):
 @every_sampler
 def test_the_same_seed_proposes_the_same_and_another_seed_does_not(sampler):
     one, same, other = (
-        propose(OptunaProposer(SPACE, sampler, seed=s, budget=16), 12) for s in (3, 3, 4)
+        propose(proposer_of(SPACE, sampler, seed=s, budget=16), 12) for s in (3, 3, 4)
     )
     assert one == same
     assert one != other
@@ -62,24 +74,24 @@ def test_the_same_seed_proposes_the_same_and_another_seed_does_not(sampler):
 @every_sampler
 @pytest.mark.parametrize("cut", [1, 9, 17])
 def test_a_restart_proposes_what_would_have_come(sampler, cut):
-    straight = propose(OptunaProposer(SPACE, sampler, seed=3, budget=24), 24)
+    straight = propose(proposer_of(SPACE, sampler, seed=3, budget=24), 24)
     resumed = restarted(sampler, straight[:cut], budget=24)
     for index in range(cut, 24):
         config = resumed.ask().config
         assert config == straight[index]
-        resumed.tell(config.trial_id, *ending(config, index))
+        tell(resumed, config.trial_id, *ending(config, index))
 
 
 @every_sampler
 def test_many_open_trials_still_get_different_proposals(sampler):
-    proposer = OptunaProposer(SPACE, sampler, seed=0, budget=16)
+    proposer = proposer_of(SPACE, sampler, seed=0, budget=16)
     assert len({proposer.ask().config.trial_id for _ in range(16)}) == 16
 
 
 def test_the_model_beats_chance_on_the_toy():
     means = {}
     for sampler in ("tpe", "random"):
-        runs = (propose(OptunaProposer(SPACE, sampler, seed=s, budget=32), 32) for s in range(3))
+        runs = (propose(proposer_of(SPACE, sampler, seed=s, budget=32), 32) for s in range(3))
         means[sampler] = sum(quality(c) for run in runs for c in run[16:]) / 48
     assert means["tpe"] > means["random"] + 0.03
 
@@ -87,7 +99,7 @@ def test_the_model_beats_chance_on_the_toy():
 def test_anchors_come_first_and_once():
     baseline = flat(backbone="resnet50", lr=0.01)
     anchors = [("baseline", baseline), ("default", SPACE.defaults()), ("default", baseline)]
-    proposer = OptunaProposer(SPACE, anchors=anchors)
+    proposer = proposer_of(SPACE, anchors=anchors)
     first = [proposer.ask() for _ in range(3)]
     assert [p.role for p in first] == ["baseline", "default", "proposed"]
     assert first[0].config == TrialConfig.from_flat(baseline)
@@ -96,16 +108,16 @@ def test_anchors_come_first_and_once():
 
 def test_a_resumed_run_does_not_repeat_its_anchors():
     anchors = [("default", SPACE.defaults())]
-    straight = propose(OptunaProposer(SPACE, seed=3, anchors=anchors), 3)
+    straight = propose(proposer_of(SPACE, seed=3, anchors=anchors), 3)
     assert restarted("tpe", straight[:2], anchors=anchors).ask().config == straight[2]
 
 
 def test_a_baseline_outside_the_space_is_kept_from_the_study():
     anchors = [("baseline", flat(backbone="resnet50"))]
-    proposer = OptunaProposer(SPACE, anchors=anchors)
+    proposer = proposer_of(SPACE, anchors=anchors)
     config = proposer.ask().config
-    proposer.tell(config.trial_id, curve(config), "completed")
-    assert proposer.study.get_trials() == []
+    tell(proposer, config.trial_id, curve(config), "completed")
+    assert proposer.model.study.get_trials() == []
     assert proposer.asked == 1
 
 
@@ -116,8 +128,8 @@ def test_a_baseline_that_cannot_run_is_an_error_and_a_default_is_passed_over():
 
     wrong = flat(backbone="resnet50")
     with pytest.raises(ValueError, match="no such weights"):
-        OptunaProposer(SPACE, anchors=[("baseline", wrong)], validate=refuse).ask()
-    passed = OptunaProposer(SPACE, anchors=[("default", wrong)], validate=refuse)
+        proposer_of(SPACE, anchors=[("baseline", wrong)], validate=refuse).ask()
+    passed = proposer_of(SPACE, anchors=[("default", wrong)], validate=refuse)
     assert passed.ask().role == "proposed"
     assert passed.invalid == 1
 
@@ -127,10 +139,12 @@ def test_what_cannot_run_is_asked_anew_and_counted():
         if config["loss"] == "focal":
             raise LookupError("unknown loss 'focal'")
 
-    proposer = OptunaProposer(SPACE, "random", validate=refuse)
+    proposer = proposer_of(SPACE, "random", validate=refuse)
     configs = [proposer.ask().config for _ in range(8)]
     assert {c.loss.name for c in configs} == {"cross_entropy"}
-    failed = [t for t in proposer.study.get_trials() if t.state is optuna.trial.TrialState.FAIL]
+    failed = [
+        t for t in proposer.model.study.get_trials() if t.state is optuna.trial.TrialState.FAIL
+    ]
     assert len(failed) == proposer.invalid > 0
 
 
@@ -138,12 +152,12 @@ def test_a_space_where_nothing_can_run_comes_to_an_end():
     def refuse(config):
         raise ValueError("never")
 
-    assert OptunaProposer(SPACE, "random", validate=refuse).ask() is None
+    assert proposer_of(SPACE, "random", validate=refuse).ask() is None
 
 
 def test_a_repeat_becomes_a_new_seed_and_a_used_up_space_ends():
     space = Space("tiny", {"epochs": 9, "seed": 5, "batch_size": Choice((16, 32), 16)})
-    proposer = OptunaProposer(space, "random")
+    proposer = proposer_of(space, "random")
     configs = []
     while (proposal := proposer.ask()) is not None:
         configs.append(proposal.config)
@@ -153,15 +167,15 @@ def test_a_repeat_becomes_a_new_seed_and_a_used_up_space_ends():
 
 
 def test_the_study_is_told_the_truth():
-    proposer = OptunaProposer(SPACE)
+    proposer = proposer_of(SPACE)
     configs = [proposer.ask().config for _ in range(5)]
     whole, part = curve(configs[0]), curve(configs[1], 3)
-    proposer.tell(configs[0].trial_id, whole, "completed")
-    proposer.tell(configs[1].trial_id, part, "stopped")
-    proposer.tell(configs[2].trial_id, part, "failed")
-    proposer.tell(configs[3].trial_id, [{"epoch": 1, "score": float("nan")}], "completed")
-    proposer.tell(configs[4].trial_id, [{"epoch": 1, "score": None}], "stopped")
-    trials = proposer.study.get_trials()
+    tell(proposer, configs[0].trial_id, whole, "completed")
+    tell(proposer, configs[1].trial_id, part, "stopped")
+    tell(proposer, configs[2].trial_id, part, "failed")
+    tell(proposer, configs[3].trial_id, [{"epoch": 1, "score": float("nan")}], "completed")
+    tell(proposer, configs[4].trial_id, [{"epoch": 1, "score": None}], "stopped")
+    trials = proposer.model.study.get_trials()
     assert [t.state.name for t in trials] == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "FAIL"]
     assert trials[0].value == whole[-1]["score"]
     for trial, rows in zip(trials, (whole, part, part), strict=False):
@@ -169,12 +183,12 @@ def test_the_study_is_told_the_truth():
 
 
 def test_telling_twice_or_of_a_stranger_changes_nothing():
-    proposer = OptunaProposer(SPACE)
+    proposer = proposer_of(SPACE)
     config = proposer.ask().config
-    proposer.tell(config.trial_id, curve(config), "completed")
-    proposer.tell(config.trial_id, [], "failed")
+    tell(proposer, config.trial_id, curve(config), "completed")
+    tell(proposer, config.trial_id, [], "failed")
     proposer.tell("stranger", [], "failed")
-    assert [t.state.name for t in proposer.study.get_trials()] == ["COMPLETE"]
+    assert [t.state.name for t in proposer.model.study.get_trials()] == ["COMPLETE"]
 
 
 def test_a_value_is_read_back_in_the_form_of_its_dimension():
@@ -189,4 +203,41 @@ def test_a_value_is_read_back_in_the_form_of_its_dimension():
 
 def test_an_unknown_sampler_is_named():
     with pytest.raises(LookupError, match="unknown sampler 'tpee'.*Did you mean 'tpe'"):
-        OptunaProposer(SPACE, "tpee")
+        proposer_of(SPACE, "tpee")
+
+
+@every_sampler
+def test_first_draws_stay_near_defaults_that_are_believed_in(sampler):
+    sure = Space("sure", {"epochs": EPOCHS, "lr": LogUniform(1e-5, 1e-1, 1e-3, confidence=0.9)})
+    believing = [proposer_of(sure, sampler, seed=s).ask().config.lr for s in range(40)]
+    near = sum(1e-4 < lr < 1e-2 for lr in believing)  # half of the range in the logarithm
+    assert near >= 34  # 0.9 + 0.1 * 0.5 of 40, three standard deviations less
+    assert max(believing) > min(believing)
+
+
+def test_several_objectives_are_told_and_stopped_trials_are_not_values():
+    model = Study(SPACE, nsga2, 20, ("score", "latency_ms"))
+    proposer = SpaceProposer(SPACE, model)
+    one, other = proposer.ask().config.trial_id, proposer.ask().config.trial_id
+    tell(proposer, one, [{"epoch": EPOCHS, "score": 0.5, "latency_ms": 12.0}], "completed")
+    tell(proposer, other, [{"epoch": 3, "score": 0.2}], "stopped")
+    trials = model.study.get_trials()
+    assert [t.state.name for t in trials] == ["COMPLETE", "PRUNED"]
+    assert trials[0].values == [0.5, 12.0]
+    assert proposer.ask() is not None
+
+
+@pytest.mark.parametrize("space", ["smoke", "sprint1", "sprint2"])
+def test_few_proposals_repeat_a_configuration_when_eight_run_at_once(space):
+    sized = at_tier(find(space), TIERS["tiny"])
+    proposer = proposer_of(sized, "tpe", seed=1, budget=60)
+    open_, groups = [], []
+    for index in range(60):
+        config = proposer.ask().config
+        groups.append(config.group_id)
+        open_.append(config)
+        if len(open_) == 8:
+            done = open_.pop(0)
+            rows = [{"epoch": 3, "score": done.lr * (index % 5)}]
+            tell(proposer, done.trial_id, rows, "stopped" if index % 3 else "completed")
+    assert 1 - len(set(groups)) / len(groups) < 0.05

@@ -152,3 +152,28 @@ def test_conditions_on_families_become_conditions_on_networks() -> None:
     space = at_tier(mine, TIERS["mid"])
     assert space.defaults()["drop_path"] == 0.1
     assert "drop_path" not in space.nearest({"backbone": TIERS["mid"].backbones["resnet"]})
+
+
+@given(seed=st.integers(0, 10**6), confidence=st.sampled_from([0.0, 0.5, 0.99]))
+def test_draws_with_a_belief_stay_in_range(seed, confidence):
+    dims = {
+        "a": Uniform(-1.0, 3.0, 3.0, confidence=confidence),
+        "b": LogUniform(1e-5, 1.0, 1e-5, confidence=confidence),
+        "c": IntRange(1, 64, 1, log=True, confidence=confidence),
+        "d": Choice(("x", "y"), "y", confidence=confidence),
+    }
+    drawn = Space("s", dims).sample(random.Random(seed))
+    for name, dim in dims.items():
+        assert dim.contains(drawn[name]), name
+
+
+def test_a_belief_is_part_of_the_record_and_none_leaves_it_as_it_was():
+    plain, sure = Uniform(0.0, 1.0, 0.5), Uniform(0.0, 1.0, 0.5, confidence=0.5)
+    assert "confidence" not in Space("s", {"lr": plain}).as_dict()["lr"]
+    assert Space("s", {"lr": sure}).as_dict()["lr"]["confidence"] == 0.5
+    assert Space("s", {"lr": sure}).digest() != Space("s", {"lr": plain}).digest()
+
+
+def test_a_belief_beyond_doubt_is_refused():
+    with pytest.raises(ValueError, match="below 1"):
+        Space("s", {"lr": Uniform(0.0, 1.0, 0.5, confidence=1.0)})

@@ -8,10 +8,12 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from search.asha import Asha
 from search.core import Search
-from search.proposer import OptunaProposer
+from search.proposer import SpaceProposer
+from search.pruners import PRUNERS
+from search.samplers import SAMPLERS
 from spaces.space import Choice, IntRange, LogUniform, Space, Uniform
 from trainables.config import TrialConfig
 from trainables.store import Row, RunStore, TrialResult, TrialStore
@@ -26,7 +28,7 @@ SPACE = Space(
         "au_weight": Choice((0.0, 1.0), 0.0),
         "au_loss": Choice(("bce", "asl"), "bce", when={"au_weight": (1.0,)}),
         "lr": LogUniform(1e-5, 1e-1, 1e-3),
-        "warmup_epochs": IntRange(0, 4, 1),
+        "batch_size": IntRange(8, 12, 8),
     },
 )
 
@@ -82,9 +84,16 @@ def flat(**settings: str | int | float) -> dict[str, str | int | float | bool]:
     return {"epochs": EPOCHS, **settings}
 
 
-def start(root: Path, budget: int = 12, **options: object) -> Search:
+def proposer_of(
+    space: Space = SPACE, sampler: str = "tpe", budget: int = 100, **options: Any
+) -> SpaceProposer:
+    """Proposals of a sampler by its name."""
+    return SpaceProposer(space, SAMPLERS[sampler](space, budget, ("score",)), **options)
+
+
+def start(root: Path, budget: int = 12, pruner: str = "asha", **options: Any) -> Search:
     """A search on the run folder, new or resumed."""
     fresh = not (root / "run.json").exists()
     store = RunStore.create(root, {"name": "toy"}) if fresh else RunStore.open(root)
-    proposer = OptunaProposer(SPACE, budget=budget, **options)  # type: ignore[arg-type]
-    return Search(store, proposer, Asha(EPOCHS, grace=1, eta=3), budget)
+    proposer = proposer_of(budget=budget, **options)
+    return Search(store, proposer, PRUNERS[pruner](EPOCHS, 1, 3), budget)

@@ -1,0 +1,161 @@
+"""A Gaussian process over (configuration, training length), fitted by its posterior mode.
+
+n observations, P dimensions, F feature columns. The `gap` of an observation is
+1 - log(epoch) / log(last epoch): 1 after the first epoch, 0 after full training.
+
+    y = f(x) + e[trial] + gap * (g(x) + c + d[trial]) + noise
+
+f and g share length scales (Matern 5/2, one a dimension); e and d are one trial's own deviation
+from its neighbours, so that a curve is believed beyond what its settings tell (freeze-thaw,
+Swersky et al. 2014, arXiv 1406.3896, whose curve kernel this linear one replaces).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.optimize import minimize
+from scipy.special import ndtr
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+JITTER = 1e-6
+# logarithms of (f, e, g, c, d, noise): medians and spreads of their log-normal priors
+MEDIANS = np.log([1.0, 0.1, 0.5, 0.5, 0.15, 0.03])
+SPREADS = np.array([0.7, 1.0, 0.7, 0.7, 0.7, 0.7])
+ITERATIONS = 25
+
+
+@dataclass(frozen=True)
+class Points:
+    """Where something was observed."""
+
+    x: Array  # (n, F)
+    trial: Ints  # (n,)
+    gap: Array  # (n,)
+
+    def take(self, keep: Ints) -> "Points":
+        return Points(self.x[keep], self.trial[keep], self.gap[keep])
+
+
+@dataclass(frozen=True)
+class Theta:
+    """Logarithms of the length scales (P,) and of the six standard deviations (6,)."""
+
+    scales: Array
+    sizes: Array
+
+
+def prior(dimensions: int) -> tuple[Array, Array]:
+    """Median and spread (P + 6,) of the log-parameters."""
+    scale = math.log(0.6 * math.sqrt(max(1, dimensions)))
+    median = np.concatenate([np.full(dimensions, scale), MEDIANS])
+    return median, np.concatenate([np.ones(dimensions), SPREADS])
+
+
+def fit(points: Points, y: Array, groups: Ints, dimensions: int) -> Theta:
+    """The most probable parameters, from the prior's medians: the same data, the same answer."""
+    median, spread = prior(dimensions)
+    terms = _Terms.of(points, groups, dimensions)
+    options = {"maxiter": ITERATIONS, "maxfun": ITERATIONS + 8}
+    found = minimize(
+        lambda t: _loss(t, terms, y, median, spread), median, jac=True, method="L-BFGS-B",
+        options=options,
+    )  # fmt: skip
+    best = np.clip(found.x, median - 4 * spread, median + 4 * spread)
+    return Theta(best[:dimensions], best[dimensions:])
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """What of the kernel does not depend on the parameters, all flattened to (n * n,)."""
+
+    squares: Array  # (P, n * n) squared distances
+    same: Array  # the same trial
+    gaps: Array  # gap * gap'
+    eye: Array
+
+    @classmethod
+    def of(cls, points: Points, groups: Ints, dimensions: int) -> "_Terms":
+        n = len(points.gap)
+        squares = np.zeros((dimensions, n * n))
+        for column, group in enumerate(groups):
+            x = points.x[:, column]
+            squares[group] += ((x[:, None] - x[None]) ** 2).ravel()
+        same = (points.trial[:, None] == points.trial[None]).ravel() * 1.0
+        return cls(squares, same, np.outer(points.gap, points.gap).ravel(), np.eye(n).ravel())
+
+
+def _loss(
+    theta: Array, terms: _Terms, y: Array, median: Array, spread: Array
+) -> tuple[float, Array]:
+    """Negative log posterior and its gradient."""
+    p, n = len(terms.squares), len(y)
+    inverse = np.exp(-2 * theta[:p])
+    f, e, g, c, d, noise = variances = np.exp(2 * theta[p:])
+    r = np.sqrt(5 * (inverse @ terms.squares))
+    decay = np.exp(-r)
+    shape = (1 + r + r * r / 3) * decay
+    size = f + g * terms.gaps
+    own = terms.gaps * terms.same
+    matrix = size * shape + e * terms.same + c * terms.gaps + d * own + (noise + JITTER) * terms.eye
+    try:
+        lower = cholesky(matrix.reshape(n, n), lower=True, check_finite=False)
+    except np.linalg.LinAlgError:
+        return 1e10, np.zeros_like(theta)
+    inverted = cho_solve((lower, True), np.eye(n), check_finite=False)
+    weights = inverted @ y
+    error = 0.5 * y @ weights + np.log(np.diag(lower)).sum()
+    slope = (inverted - np.outer(weights, weights)).ravel()
+    along = slope * size * (5 / 3) * (1 + r) * decay
+    by_size = [shape, terms.same, terms.gaps * shape, terms.gaps, own, terms.eye]
+    gradient = np.concatenate(
+        [
+            0.5 * (terms.squares @ along) * inverse,
+            np.array([slope @ k for k in by_size]) * variances,
+        ]
+    )
+    away = (theta - median) / spread
+    return float(error + 0.5 * away @ away), gradient + away / spread
+
+
+class Posterior:
+    """What is believed after the observations."""
+
+    def __init__(self, points: Points, y: Array, theta: Theta, groups: Ints) -> None:
+        self.points, self.y = points, y
+        self.variances = np.exp(2 * theta.sizes)
+        self._widths = np.exp(theta.scales)[groups]
+        self._x = points.x / self._widths
+        f, e, g, c, d, noise = self.variances
+        gaps = np.outer(points.gap, points.gap)
+        same = points.trial[:, None] == points.trial[None]
+        matrix = (f + g * gaps) * _matern(self._x, self._x) + c * gaps + (e + d * gaps) * same
+        matrix[np.diag_indices(len(y))] += noise + JITTER
+        self._lower = cholesky(matrix, lower=True, check_finite=False)
+        self._weights = cho_solve((self._lower, True), y, check_finite=False)
+
+    def predict(self, x: Array, trial: Ints | None = None, gap: float = 0.0) -> tuple[Array, Array]:
+        """Mean and standard deviation (N,) at the gap; of these trials, if they have been seen."""
+        f, e, g, c, d, _ = self.variances
+        gaps = gap * self.points.gap[None]
+        cross = (f + gaps * g) * _matern(x / self._widths, self._x) + gaps * c
+        if trial is not None:
+            cross = cross + (e + gaps * d) * (trial[:, None] == self.points.trial[None])
+        half = solve_triangular(self._lower, cross.T, lower=True, check_finite=False)
+        variance = f + e + gap * gap * (g + c + d) - (half * half).sum(0)
+        return cross @ self._weights, np.sqrt(np.maximum(variance, 1e-9))
+
+
+def _matern(a: Array, b: Array) -> Array:
+    squares = (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * a @ b.T
+    r = np.sqrt(5 * np.maximum(squares, 0))
+    return np.asarray((1 + r + r * r / 3) * np.exp(-r))
+
+
+def expected_improvement(mean: Array, sd: Array, best: float) -> Array:
+    """How much more than `best` is to be expected (N,)."""
+    z = (mean - best) / sd
+    return np.asarray(sd * (z * ndtr(z) + np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)))
