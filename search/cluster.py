@@ -1,5 +1,6 @@
 """Ray itself: started on this machine or joined, and what of it a trial gets."""
 
+import json
 import logging
 import os
 import time
@@ -7,9 +8,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
+
+from trainables.registry import unknown
 
 ENVIRONMENT = {  # a user's own value stands
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -25,13 +29,35 @@ ENVIRONMENT = {  # a user's own value stands
 OBJECT_STORE_BYTES = 100 * 2**20  # data travels as a path; 78 MiB is the least that Ray takes
 
 
+PLACEMENTS = {"pack": "PACK", "strict-pack": "STRICT_PACK", "spread": "SPREAD"}  # ours -> Ray's
+
+
 @dataclass(frozen=True)
 class Resources:
-    """What one trial gets, and how many may run at once (None: as many as fit)."""
+    """What one trial gets, and how many may run at once (None: as many as fit).
+
+    A trial of several ranks is a gang of processes, each with `cpus_per_trial` CPUs. More than one
+    GPU a trial makes as many ranks, with one GPU each.
+    """
 
     cpus_per_trial: float = 1
     gpus_per_trial: float = 0
     max_concurrent: int | None = None
+    ranks: int = 1
+    placement: str = "pack"  # where the ranks of a gang go, see PLACEMENTS
+    may_grow: bool = False  # wait for room where there is none: nodes may join
+    paths: tuple[Path, ...] = ()  # what a trial reads besides the run folder and its data
+
+    @property
+    def size(self) -> int:
+        """How many processes train a trial together."""
+        return int(self.gpus_per_trial) if self.gpus_per_trial > 1 else self.ranks
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """What Ray is to reserve for one rank."""
+        gpus = min(self.gpus_per_trial, 1)
+        return {"CPU": self.cpus_per_trial, **({"GPU": gpus} if gpus else {})}
 
 
 @dataclass(frozen=True)
@@ -46,23 +72,45 @@ class Cluster:
 
 
 def count_workers(resources: Resources, cpus: float, gpus: float) -> int:
-    """How many trials run at once. Raises ValueError when not even one fits."""
-    asked = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}
-    if asked["CPU"] <= 0 or asked["GPU"] < 0:
-        raise ValueError(f"a trial needs more than 0 CPUs and no fewer than 0 GPUs, not {asked}")
-    if asked["GPU"] > 1 and asked["GPU"] % 1:
-        raise ValueError(f"{asked['GPU']} GPUs a trial: above one, only whole GPUs can be given")
-    for kind, existing in {"CPU": cpus, "GPU": gpus}.items():
-        if asked[kind] > existing:
+    """How many trials run at once. Raises ValueError when not even one fits and none will."""
+    check_ranks(resources)
+    size, bundle = resources.size, {"GPU": 0.0, **resources.bundle}
+    for kind, existing in {"GPU": gpus, "CPU": cpus}.items():
+        if not resources.may_grow and size * bundle[kind] > existing:
             raise ValueError(
-                f"a trial asks for {asked[kind]:g} {kind}s, but there are {existing:g}; "
-                f"lower --{kind.lower()}s-per-trial"
+                f"a trial asks for {size * bundle[kind]:g} {kind}s, but there are {existing:g}; "
+                f"lower --{kind.lower()}s-per-trial" + " or --cpu-ranks" * (resources.ranks > 1)
             )
-    fit = int(cpus / asked["CPU"] + 1e-9)
-    if asked["GPU"]:
-        shares = 1 / asked["GPU"]
-        fit = min(fit, int(gpus * int(shares + 1e-9) if shares >= 1 else gpus // asked["GPU"]))
+    fit = count_ranks(resources, cpus, gpus) // size
     return max(1, min(fit, resources.max_concurrent or fit))
+
+
+def count_ranks(resources: Resources, cpus: float, gpus: float) -> int:
+    """How many ranks fit there; a share of a GPU does not span two."""
+    bundle = resources.bundle
+    fit = int(cpus / bundle["CPU"] + 1e-9)
+    if "GPU" in bundle:
+        fit = min(fit, int(gpus * int(1 / bundle["GPU"] + 1e-9)))
+    return fit
+
+
+def check_ranks(resources: Resources) -> None:
+    """Raise ValueError for a trial that cannot be divided among ranks as asked."""
+    cpus, gpus, ranks = resources.cpus_per_trial, resources.gpus_per_trial, resources.ranks
+    if cpus <= 0 or gpus < 0 or ranks < 1:
+        raise ValueError(
+            f"a trial needs more than 0 CPUs, no fewer than 0 GPUs and at least 1 rank, not "
+            f"{cpus:g}, {gpus:g} and {ranks}"
+        )
+    if gpus > 1 and gpus % 1:
+        raise ValueError(f"{gpus:g} GPUs a trial: above one, only whole GPUs can be given")
+    if gpus and ranks not in (1, resources.size if gpus > 1 else 1):
+        raise ValueError(
+            f"{ranks} ranks with {gpus:g} GPUs a trial: a gang on GPUs has one rank on each whole "
+            "GPU; give --gpus-per-trial alone"
+        )
+    if resources.placement not in PLACEMENTS:
+        raise LookupError(unknown("placement", resources.placement, PLACEMENTS))
 
 
 def start_ray(
@@ -93,6 +141,8 @@ def start_ray(
         }
     else:
         options["address"] = address
+        if not _brings_code():
+            options["runtime_env"] = {"py_modules": [str(path) for path in our_code()]}
     context = ray.init(**options)
     there = ray.cluster_resources()
     host = (context.dashboard_url or "").removeprefix("http://")
@@ -104,6 +154,24 @@ def start_ray(
         _login(url, dashboard),
         time.monotonic() - began,
     )
+
+
+def our_code() -> list[Path]:
+    """The folders of our packages. Workers import these, whatever is installed on their nodes."""
+    import analysis
+    import search
+    import spaces
+    import trainables
+
+    packages = (search, spaces, trainables, analysis)
+    return [Path(str(package.__file__)).parent for package in packages]
+
+
+def _brings_code() -> bool:
+    """Whether `ray job submit` gave this driver a working directory, which workers get too."""
+    config = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    environment = config.get("runtime_env") or {}
+    return bool({"working_dir", "py_modules"} & set(environment))
 
 
 def _login(url: str, is_wanted: bool) -> str:

@@ -6,28 +6,39 @@ nothing. Why each of these: README.md of this package.
 
 import logging
 import os
+import pickle
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from search.cluster import Cluster, Resources, count_workers, quiet, ray_in_background, start_ray
 from search.core import Handout, Observer, RunTrial, Search
+from search.nodes import Nodes, group_of, node_of
+from search.visibility import Blind, check_nodes, needs
 from search.worker import TrialActor
 
 log = logging.getLogger(__name__)
 
 __all__ = ["Cluster", "Resources", "count_workers", "ray_in_background", "run_ray", "start_ray"]
+
+GRACE_SECONDS = 30.0  # for the epoch in hand, once nothing more may be spent
+STUCK_SECONDS = 10.0  # after Ctrl-C, until the loop is left where it stands
+STALE_SECONDS = 60.0  # a trial waits for a worker of its own this long at the most
+DOUBT_SECONDS = 60.0  # a worker's death is not held against its trial if its node dies this soon
+
+
+class Ended(BaseException):
+    """Leaves Tune's loop, which wraps every Exception in its own."""
 
 
 def run_ray(
@@ -38,46 +49,67 @@ def run_ray(
     observer: Observer | None = None,
     scratch: Path | None = None,
 ) -> bool:
-    """Run to the end of the budget; False when the user interrupted. The record is whole anyway.
+    """Run until all is done or spent; False when the user interrupted. The record is whole anyway.
 
-    A second Ctrl-C while workers are being stopped raises KeyboardInterrupt.
+    A second Ctrl-C while workers are being stopped raises KeyboardInterrupt. Raises OSError when
+    the record cannot be written any more, or when no node sees what a trial needs.
     """
-    there = ray.cluster_resources()
-    workers = count_workers(resources, there.get("CPU", 0), there.get("GPU", 0))
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)
-    address: dict[str, str | float] = {
+    quiet()
+    nodes = Nodes(resources)
+    nodes.check()
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, nodes.workers))
+    wanted = needs(search.store.root, [data, *resources.paths])
+    check_nodes(wanted)
+    address = {
         "trial": dotted_name(run_trial),
         "data": str(data.resolve()),
         "store": str(search.store.root.resolve()),
         "cpus": resources.cpus_per_trial,
-        "gpus": resources.gpus_per_trial,
+        "gpus": resources.bundle.get("GPU", 0),
+        "ranks": resources.size,
+        "needs": [list(need) for need in wanted],
     }
-    quiet()
-    limit = partial(allowed_ahead, workers, resources.max_concurrent is not None)
-    searcher = TuneSearcher(search, address, limit)
+    with ended_by_ctrl_c() as is_asked:
+        searcher = TuneSearcher(search, address, nodes, is_asked)
+        _fit(searcher, resources, observer, scratch)
+    if searcher.failure is not None:
+        raise searcher.failure
+    return search.is_over
+
+
+def _fit(
+    searcher: "TuneSearcher", resources: Resources, observer: Observer | None, scratch: Path | None
+) -> None:
+    """Run Tune's loop to its end, or out of it; whatever was in hand then waits for a resume."""
+    scheduler = TuneScheduler(searcher)
     if observer:
         observer.start()
     try:
-        with tempfile.TemporaryDirectory(prefix="tune-", dir=scratch) as folder, ended_by_ctrl_c():
-            _tuner(searcher, resources, observer, folder).fit()
+        with tempfile.TemporaryDirectory(prefix="tune-", dir=scratch) as folder:
+            try:
+                _tuner(searcher, scheduler, resources, observer, folder).fit()
+            except Ended:
+                scheduler.end_workers()
+                for trial in list(searcher.search.live):
+                    searcher.search.on_lost(trial, is_preempted=True)
     finally:
         if observer:
             observer.stop()
-    return search.is_finished
 
 
 def _tuner(
-    searcher: "TuneSearcher", resources: Resources, observer: Observer | None, folder: str
+    searcher: "TuneSearcher",
+    scheduler: "TuneScheduler",
+    resources: Resources,
+    observer: Observer | None,
+    folder: str,
 ) -> Any:
-    bundle = {"CPU": resources.cpus_per_trial}
-    if resources.gpus_per_trial:
-        bundle["GPU"] = resources.gpus_per_trial
     return tune.Tuner(
-        tune.with_resources(TrialActor, tune.PlacementGroupFactory([bundle])),
+        tune.with_resources(TrialActor, group_of(resources)),
         tune_config=tune.TuneConfig(
             num_samples=10**9,  # the core ends the search
             search_alg=searcher,
-            scheduler=TuneScheduler(searcher),
+            scheduler=scheduler,
             reuse_actors=True,
             trial_name_creator=lambda trial: trial.config["tid"],
             trial_dirname_creator=lambda trial: trial.trial_id,
@@ -95,17 +127,6 @@ def _tuner(
     )
 
 
-def allowed_ahead(workers: int, is_capped: bool, seen: int) -> int:
-    """How many trials may be handed out when `seen` different workers have answered.
-
-    Tune cancels a starting worker when its trial finds a free one: until all have been seen, each
-    worker has a trial in reserve. After that one in reserve is enough, proposed on fresh results.
-    """
-    if is_capped:
-        return workers
-    return 2 * workers if seen < workers else workers + 1
-
-
 def dotted_name(function: RunTrial) -> str:
     """`module:name`, by which a worker finds the function. Raises ValueError if it would not."""
     module, name = function.__module__, getattr(function, "__qualname__", "")
@@ -115,82 +136,137 @@ def dotted_name(function: RunTrial) -> str:
 
 
 @contextmanager
-def ended_by_ctrl_c() -> Iterator[None]:
-    """The first Ctrl-C ends Tune's loop, the second raises KeyboardInterrupt.
-
-    Tune's own handler does the same in silence; it also listens to SIGUSR1, which we use.
-    """
+def ended_by_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed. A second one, or a loop that hangs, raises KeyboardInterrupt."""
+    pressed = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield pressed.is_set
         return
     before, untouched = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGUSR1)
-    is_ending = False
+    clock = threading.Timer(STUCK_SECONDS, os.kill, (os.getpid(), signal.SIGINT))
+    clock.daemon = True
 
     def end(number: int, frame: object) -> None:
-        nonlocal is_ending
-        if is_ending or signal.getsignal(signal.SIGUSR1) is untouched:  # Tune is not listening yet
+        if pressed.is_set():
             raise KeyboardInterrupt
-        is_ending = True
+        pressed.set()
+        clock.start()
         log.warning("interrupted: stopping the workers; Ctrl-C again ends at once")
-        signal.raise_signal(signal.SIGUSR1)
 
     signal.signal(signal.SIGINT, end)
     try:
-        yield
+        yield pressed.is_set
     finally:
+        clock.cancel()
         signal.signal(signal.SIGINT, before)
-        signal.signal(signal.SIGUSR1, untouched)
+        signal.signal(signal.SIGUSR1, untouched)  # Tune listens to it and forgets to stop
 
 
 class TuneSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
-    """Tune asks it for trials. State: which of Tune's trials is which of ours."""
+    """Tune asks it for trials. State: which of Tune's trials is which of ours, and who was lost."""
 
     def __init__(
-        self, search: Search, address: Mapping[str, str | float], limit: Callable[[int], int]
+        self, search: Search, address: Mapping[str, Any], nodes: Nodes, is_asked: Callable[[], bool]
     ) -> None:
         super().__init__(metric="score", mode="max")
-        self.search, self.address, self.limit = search, address, limit
+        self.search, self.address, self.nodes, self.is_asked = search, address, nodes, is_asked
         self.handouts: dict[str, Handout] = {}  # Tune's id -> ours
-        self.workers: set[tuple[str, int]] = set()  # node and process of those that answered
+        self.places: dict[str, str] = {}  # Tune's id -> the node that answered
+        self.doubts: list[tuple[float, str, str]] = []  # when a trial lost its worker, and where
+        self.failure: Exception | None = None  # of ours: the search cannot go on
+        self._spent_at: float | None = None
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """A failure of ours ends the search as it is; Tune would file it as one of the trial's."""
+        try:
+            yield
+        except Exception as error:
+            self.failure = self.failure or error
+
+    @property
+    def must_end(self) -> bool:
+        """Whether what the workers have in hand is not waited for any more."""
+        if self.search.is_spent() and self._spent_at is None:
+            self._spent_at = time.monotonic()
+        late = self._spent_at is not None and time.monotonic() - self._spent_at > GRACE_SECONDS
+        return late or self.failure is not None or self.is_asked()
 
     def suggest(self, trial_id: str) -> Any:
-        if len(self.search.live) >= self.limit(len(self.workers)):
+        if self.must_end:
+            return Searcher.FINISHED
+        if len(self.search.live) >= self.nodes.allowed:
             return None
-        handout = self.search.next()
-        if handout is None:  # a live trial may still be lost and come back
-            return Searcher.FINISHED if self.search.is_finished else None
-        self.handouts[trial_id] = handout
-        return {"tid": handout.id, "attempt": handout.attempt, **self.address}
+        with self.guarded():
+            handout = self.search.next()
+            if handout is not None:
+                self.handouts[trial_id] = handout
+                return {"tid": handout.id, "attempt": handout.attempt, **self.address}
+        # a live trial may still be lost and come back
+        return Searcher.FINISHED if self.failure or self.search.is_over else None
 
     def on_row(self, trial_id: str, result: Mapping[str, Any]) -> str:
         """The core's verdict on a result, `continue` where it brings no row."""
-        self.workers.add((result["node_ip"], result["pid"]))
+        self.places[trial_id] = result.get("node", "")
         handout, verdict = self.handouts[trial_id], "continue"
         if not self.search.is_current(handout):
             return "stop"
-        for row in result["rows"]:  # one, or none
-            verdict = self.search.on_row(handout.id, row)
+        if result.get("halt"):
+            self.failure = self.failure or OSError(result["halt"])
+            return "stop"
+        with self.guarded():
+            for row in result["rows"]:  # one, or none
+                verdict = self.search.on_row(handout.id, row)
         return verdict
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         handout = self.handouts[trial_id]
-        if not self.search.is_current(handout):
-            return
         if error:
-            self.search.on_lost(handout.id)
+            self.on_error(trial_id, None)
+        if not self.search.is_current(handout):
             return
         if result:
             self.on_row(trial_id, result)  # Tune shows a last row to nobody else
-        self.search.on_end(handout.id, (result or {}).get("problem", ""))
+        if self.failure is None:
+            with self.guarded():
+                self.search.on_end(handout.id, (result or {}).get("problem", ""))
 
-    def reconcile(self, trials: Mapping[str, Any]) -> None:
+    def on_error(self, trial_id: str, error: Exception | None) -> None:
+        """The worker of a trial is gone: by its own death, with its node, or for want of a file."""
+        handout = self.handouts[trial_id]
+        if not self.search.is_current(handout):
+            return
+        cause = getattr(error, "cause", None) or error  # Tune's pickling may have bared it
+        blind = cause if isinstance(cause, Blind) else None
+        node = self.places.get(trial_id) or (blind.node if blind else "") or node_of(error)
+        with self.guarded():
+            is_unfit = blind is not None or getattr(error, "actor_init_failed", False)
+            if is_unfit and not self.nodes.avoid(node, str(cause)):
+                raise OSError(f"no node is left that could run a trial: {cause}")
+            is_gone = is_unfit or getattr(error, "preempted", False) or self.nodes.is_gone(node)
+            if not is_gone:
+                self.doubts.append((time.monotonic(), handout.id, node))
+            self.search.on_lost(handout.id, is_preempted=is_gone)
+
+    def look(self) -> bool:
+        """Whether more or fewer trials fit than before. Takes back losses that a node explains."""
+        if not self.nodes.look():
+            return False
+        alive = {node["NodeID"] for node in self.nodes.alive}
+        for doubt in list(self.doubts):
+            since, trial, node = doubt
+            if node not in alive:
+                self.search.losses[trial] -= 1
+            if node not in alive or time.monotonic() - since > DOUBT_SECONDS:
+                self.doubts.remove(doubt)
+        return True
+
+    def reconcile(self, ended: Iterable[str]) -> None:
         """Take back trials that Tune has dropped without a word."""
-        for trial_id, trial in trials.items():
-            handout = self.handouts[trial_id]
-            if trial.is_finished() and self.search.is_current(handout):
-                self.search.on_lost(handout.id)
+        for trial_id in ended:
+            self.on_error(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None: ...  # the store is the record
 
@@ -210,22 +286,67 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no types
         super().__init__()
         self.searcher = searcher
         self._metric = "score"  # else Tune demands one
-        self.trials: dict[str, Any] = {}
+        self.trials: dict[str, tuple[float, Any]] = {}  # since when it is known, and the trial
+        self.controller: Any = None
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        self.trials[trial.trial_id] = trial
+        self.trials[trial.trial_id] = (time.monotonic(), trial)
 
-    def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """Tune starts trials in order by itself; this is called at each turn of its loop."""
-        self.searcher.reconcile(self.trials)
-        self.trials = {i: t for i, t in self.trials.items() if not t.is_finished()}
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """Called at each turn of Tune's loop: the trial that a free worker is to take."""
+        self.controller = tune_controller._tune_controller
+        if self.searcher.must_end:
+            raise Ended
+        ended = [i for i, (_, trial) in self.trials.items() if trial.is_finished()]
+        self.searcher.reconcile(ended)
+        for trial_id in ended:
+            del self.trials[trial_id]
+        if self.searcher.look():
+            self.controller.update_max_pending_trials(max(1, self.searcher.nodes.workers))
+        return first_waiting(self.controller, self.trials)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> Any:
         verdict = self.searcher.on_row(trial.trial_id, result)
-        return TrialScheduler.STOP if verdict == "stop" else TrialScheduler.CONTINUE
+        return TrialScheduler.CONTINUE if verdict == "continue" else TrialScheduler.STOP
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        self.searcher.on_error(trial.trial_id, error_of(trial))
+
+    def end_workers(self) -> None:
+        """Kill the workers where they stand: the record is whole at any moment."""
+        self.controller._actor_manager.cleanup()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def error_of(trial: Any) -> Exception | None:
+    """Why a trial of Tune's lost its worker; Tune's own getter looks where it is not yet copied."""
+    with suppress(Exception):
+        error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
+        return error if isinstance(error, Exception) else None
+    return None
+
+
+def first_waiting(controller: Any, waiting: Mapping[str, tuple[float, Any]]) -> Any:
+    """The trial that a free worker is to take: the latest with no worker of its own on the way.
+
+    Left alone, Tune takes any, and cancels the worker that was being started for it. The earlier
+    ones are those for whom workers are starting: taking them would keep a new node idle for ever
+    when trials are shorter than the start of a worker.
+    """
+    if not controller._actor_cache.num_cached_objects:
+        return None
+    free = []
+    for since, trial in waiting.values():
+        own = controller._trial_to_actor.get(trial)
+        is_coming = own is not None and controller._actor_manager.is_actor_started(own)
+        if trial.status == "PENDING" and not is_coming:
+            free.append((since, trial))
+    if not free:
+        return None
+    since, oldest = free[0]
+    return oldest if time.monotonic() - since > STALE_SECONDS else free[-1][1]
 
 
 class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from search.core import Handout, Observer, RunTrial, Search
-from trainables.store import Fenced, Row, TrialStore
+from trainables.store import DiskFull, Fenced, Row, TrialStore
 
 
 def run_inline(
@@ -36,10 +36,12 @@ def _run_one(
     rows, error = run_trial(store, data), ""
     try:
         for row in rows:
-            if search.on_row(handout.id, row) == "stop":
+            if search.on_row(handout.id, row) != "continue":
                 break
             if observer:
                 observer.update()
+    except DiskFull:
+        raise  # the end of the search, not of this trial
     except Exception as problem:
         error = save_error(store, problem)
     finally:

@@ -3,27 +3,16 @@
 import io
 import os
 import signal
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 from test_core import recomputed
 from toy import EPOCHS, flat, quality, run_toy, start
 
-from search.driver import Resources, allowed_ahead, count_workers, dotted_name, run_ray, start_ray
+from search.driver import Resources, count_workers, dotted_name, run_ray
 from search.monitor import Monitor
 from search.worker import TrialActor, use_threads
 from trainables.config import TrialConfig
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    import ray
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-        yield start_ray(cpus=2, gpus=0, dashboard=False)
-        ray.shutdown()
 
 
 class Interrupter:
@@ -49,7 +38,7 @@ def assert_sound(search):
         assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
         for row in rows:
             assert row["score"] == pytest.approx(quality(config) * row["epoch"] / EPOCHS)
-    assert search.asha.rungs == recomputed(search)
+    assert search.pruner.rungs == recomputed(search)
 
 
 @pytest.mark.slow
@@ -102,7 +91,9 @@ def test_an_interrupted_run_is_taken_up_again(cluster, tmp_path):
 @pytest.mark.slow
 def test_ray_is_asked_for_no_more_than_there_is(cluster, tmp_path):
     assert (cluster.cpus, cluster.gpus, cluster.dashboard) == (2, 0, "")
-    with pytest.raises(ValueError, match="asks for 1 GPUs, but there are 0"):
+    with pytest.raises(
+        ValueError, match="1 CPUs and 1 GPUs, for which no node has room; there are 2 CPUs"
+    ):
         run_ray(start(tmp_path), tmp_path, run_toy, Resources(gpus_per_trial=1))
 
 
@@ -138,11 +129,6 @@ def test_workers_are_as_many_as_fit(resources, cpus, gpus, workers):
 def test_what_does_not_fit_is_refused_with_the_numbers(resources, message):
     with pytest.raises(ValueError, match=message):
         count_workers(resources, 4, 2)
-
-
-def test_trials_in_reserve_shrink_once_all_workers_have_answered():
-    assert [allowed_ahead(4, False, seen) for seen in (0, 3, 4, 5)] == [8, 8, 5, 5]
-    assert allowed_ahead(4, True, 0) == 4
 
 
 def test_a_trial_function_must_be_importable():

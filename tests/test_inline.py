@@ -3,10 +3,12 @@
 import json
 from itertools import pairwise
 
+import pytest
 from test_core import recomputed
 from toy import EPOCHS, flat, quality, run_toy, start
 
 from search.inline import run_inline
+from search.pruners import PRUNERS
 from trainables.config import TrialConfig
 
 
@@ -42,7 +44,7 @@ def test_thirty_trials_end_and_some_are_stopped_early(tmp_path):
     statuses = [status for _, _, status, _ in outcome(search)]
     assert set(statuses) == {"completed", "stopped"}
     assert 10 <= statuses.count("stopped") <= 26
-    assert search.asha.rungs == recomputed(search)
+    assert search.pruner.rungs == recomputed(search)
     for record in search.store.records():
         config = TrialConfig.from_flat(record.config)
         epochs = [row["epoch"] for row in record.history]
@@ -50,17 +52,29 @@ def test_thirty_trials_end_and_some_are_stopped_early(tmp_path):
         assert abs(record.history[-1]["score"] - quality(config) * len(epochs) / EPOCHS) < 1e-9
 
 
-def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path):
-    straight = start(tmp_path / "straight", budget=30)
-    run_inline(straight, tmp_path, run_toy)
-    for patience in (1, 40, 77):
-        assert not run_inline(
-            start(tmp_path / "cut", budget=30), tmp_path, run_toy, Counter(patience)
-        )
-    resumed = start(tmp_path / "cut", budget=30)
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(pruner, tmp_path):
+    straight = start(tmp_path / "straight", budget=30, pruner=pruner)
+    assert run_inline(straight, tmp_path, run_toy)
+    for patience in (1, 30, 20):
+        cut = start(tmp_path / "cut", budget=30, pruner=pruner)
+        assert not run_inline(cut, tmp_path, run_toy, Counter(patience))
+    resumed = start(tmp_path / "cut", budget=30, pruner=pruner)
     assert run_inline(resumed, tmp_path, run_toy)
     assert outcome(resumed) == outcome(straight)
-    assert resumed.asha.rungs == straight.asha.rungs
+    assert resumed.pruner.rungs == straight.pruner.rungs
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_every_trial_of_a_run_ends_and_the_best_ones_are_trained_whole(pruner, tmp_path):
+    search = start(tmp_path, budget=30, pruner=pruner)
+    assert run_inline(search, tmp_path, run_toy)
+    statuses = [status for _, _, status, _ in outcome(search)]
+    assert search.is_finished
+    assert len(statuses) == 30
+    assert set(statuses) <= {"completed", "stopped"}
+    assert "completed" in statuses
+    assert ("stopped" in statuses) == (pruner != "none")
 
 
 def test_an_interrupt_inside_a_trial_leaves_it_unfinished(tmp_path):
