@@ -3,7 +3,7 @@ that the leaderboard, the ensemble or the statistics do not give.
 """
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,10 +27,17 @@ if TYPE_CHECKING:
 
 UNWANTED = ["sendChartToCloud", "lasso2d", "select2d"]  # the first would publish the data
 META = (  # what the page shows of run.json; what is missing there appears as "?"
-    *("name", "started", "finished", "seed", "sampler", "trials", "epochs", "rungs", "commit"),
-    *("versions", "host", "tier"),
+    *("name", "started", "finished", "seed", "sampler", "pruner", "trials", "epochs", "rungs"),
+    *("commit", "versions", "host", "tier"),
 )
 DATA = ("name", "source", "fingerprint", "image_size", "is_synthetic", "notes", "sizes")
+TAKEN: tuple[tuple[str, str, Callable[[float], str]], ...] = (  # in run.json, label, how it is told
+    ("seconds", "minutes on the clock", lambda value: f"{value / 60:.1f}"),
+    ("worker_hours", "worker-hours", "{:.3g}".format),
+    ("gpu_hours", "GPU-hours", "{:.3g}".format),
+    ("epochs", "epochs", "{:.0f}".format),
+    ("bytes", "disk, MiB", lambda value: f"{value / 2**20:.1f}"),
+)
 SECONDARY = ("attention_stage", "region_weight", "curriculum_order", "weight_decay", "dropout")
 SPACE = ("name", "digest", "settings")
 TEMPLATES = Path(__file__).parent / "templates"
@@ -79,6 +86,7 @@ def render(findings: Findings, look: Look | None) -> str:
         target=found.target,
         drawings=drawings,
         look=look,
+        outcome=list(_outcome(findings.board.meta)),
         names=NAMES,
         goal=GOALS[findings.board.goal.name],
         min_support=MIN_SUPPORT,
@@ -150,6 +158,20 @@ def unit_scores(findings: Findings) -> dict[str, NDArray[np.float64]]:
 def is_main(name: str, value: str) -> bool:
     """Whether a setting is told at first sight: a part that is used, or a plain number."""
     return bool(value) and value != "none" and "." not in name and name not in SECONDARY
+
+
+def _outcome(meta: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """What the search was forecast to take, and what it took; nothing where neither is known."""
+    then, now = meta.get("forecast") or {}, meta.get("spent") or {}
+    for name, label, shown in TAKEN:
+        value, estimate = now.get(name), then.get(name)
+        if isinstance(estimate, dict):
+            low, middle, high = (shown(estimate[key]) for key in ("low", "middle", "high"))
+            text = f"{middle} ({low} to {high})"
+        else:
+            text = "–" if estimate is None else shown(estimate)
+        if value or (estimate and text != f"{shown(0)} ({shown(0)} to {shown(0)})"):
+            yield label, text, "–" if value is None else shown(value)
 
 
 def _rows(findings: Findings, settings: list[str]) -> Iterator[dict[str, Any]]:

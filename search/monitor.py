@@ -1,10 +1,15 @@
-"""What the user sees while a search runs: a live table, or plain lines where there is no terminal.
+"""What the user sees while a search runs: a live table, or plain lines where there is none.
 
-It only looks at the search. A line for each failure stays on the screen above the table.
+It only looks at the search. A line for each failure stays on the screen above the table. Rich finds
+out whether it writes to a terminal, a notebook or a log.
 """
 
+import io
 import time
+import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
 from math import isfinite
 
 from rich.console import Console, Group
@@ -12,17 +17,33 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from search.core import Search, best, counts, last_score
+from search.core import Search
+from search.outlook import Outlook
+from search.tally import Tally
 from trainables.config import Flat
 
 REDRAW_SECONDS = 0.5
+NOTEBOOK_SECONDS = 2.0  # each redraw is a message to the browser
 LINE_SECONDS = 10.0
 ROWS = 12  # running trials shown; a cluster may have hundreds
+PAGE_WIDTH = 110  # columns
+PAGE = '<pre style="line-height:1.2;white-space:pre;overflow-x:auto">{code}</pre>'
 UNTOLD = ("seed", "fold")
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a search runs and what it may spend there; what is None has no limit."""
+
+    workers: int = 1
+    gpus_per_trial: float = 0.0
+    dashboard: str = ""
+    hours: float | None = None
+    gpu_hours: float | None = None
+
+
 class Monitor:
-    """An observer. State: when the last thing was shown, and the trials whose end was."""
+    """An observer. State: when the last thing was shown, and the search as tallied."""
 
     def __init__(
         self,
@@ -30,22 +51,23 @@ class Monitor:
         total: int,
         max_epochs: int,
         console: Console,
-        dashboard: str = "",
+        place: Place = Place(),  # noqa: B008  # frozen
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.search, self.total, self.max_epochs = search, total, max_epochs
-        self.console, self.dashboard, self.clock = console, dashboard, clock
-        self.live: Live | None = None
+        self.console, self.place, self.clock = console, place, clock
+        self.live: Live | Page | None = None
         self.began = self.shown = clock()
-        self.told: set[str] = set()
-        self.epochs_before = 0
+        self.outlook = Outlook(search, place.workers, clock)
+        self.tally = self.outlook.tally
 
     def start(self) -> None:
         self.began = self.shown = self.clock()
-        self.told = set(self.search.results)
-        self.epochs_before = epochs_done(self.search)
-        if self.console.is_terminal:
-            self.live = Live(console=self.console, auto_refresh=False)
+        self.tally.follow(self.search)
+        self.told = len(self.search.results)
+        if self.console.is_terminal or self.console.is_jupyter:
+            is_page = self.console.is_jupyter
+            self.live = Page() if is_page else Live(console=self.console, auto_refresh=False)
             self.live.start()
             self.live.update(self.table(), refresh=True)
 
@@ -53,13 +75,18 @@ class Monitor:
         """Show what is new, at most every half second."""
         self._tell_ends()
         now = self.clock()
-        if now - self.shown < (REDRAW_SECONDS if self.live else LINE_SECONDS):
+        if now - self.shown < self._pause():
             return
         self.shown = now
         if self.live:
             self.live.update(self.table(), refresh=True)
         else:
             self._print(self.summary())
+
+    def _pause(self) -> float:
+        if self.live is None:
+            return LINE_SECONDS
+        return NOTEBOOK_SECONDS if self.console.is_jupyter else REDRAW_SECONDS
 
     def stop(self) -> None:
         self._tell_ends()
@@ -71,43 +98,59 @@ class Monitor:
             self._print(self.summary())
 
     def _tell_ends(self) -> None:
-        for trial in [t for t in self.search.results if t not in self.told]:
-            self.told.add(trial)
-            if self.live is None or self.search.results[trial].status == "failed":
-                self._print(end_line(self.search, trial))
+        results = self.search.results
+        if len(results) == self.told:
+            return
+        self.tally.follow(self.search)
+        for trial in list(islice(results, self.told, None)):
+            self.told += 1
+            if self.live is None or results[trial].status == "failed":
+                self._print(end_line(self.tally, trial))
 
     def _print(self, line: str) -> None:
         self.console.print(line, soft_wrap=True, highlight=False, markup=False)
 
-    def seconds_left(self) -> float | None:
-        """A rough forecast from the epochs a second so far; None before there is a rate."""
-        done = epochs_done(self.search) - self.epochs_before
-        elapsed = self.clock() - self.began
-        if done < 3 or elapsed <= 0:
-            return None
-        return expected_epochs_left(self.search, self.total) * elapsed / done
-
     def times(self) -> str:
-        left = self.seconds_left()
-        forecast = "" if left is None or self.search.is_finished else f", ~{span(left)} left"
-        return f"{span(self.clock() - self.began)} elapsed{forecast}"
+        """Time gone, time to come with its interval, and what has been spent."""
+        parts = [f"{span(self.clock() - self.began)} elapsed"]
+        if (there := self.outlook.look()) is not None:
+            left = there.seconds
+            parts.append(f"~{span(left.middle)} left ({span(left.low)} to {span(left.high)})")
+        parts.append(self.spent())
+        return ", ".join(part for part in parts if part)
+
+    def spent(self) -> str:
+        """GPU-hours, hours of workers without one, and the limits that were set."""
+        place, hours = self.place, self.tally.seconds / 3600
+        gpus = place.gpus_per_trial
+        text = f"{hours * gpus:.2f} GPU-hours" if gpus else f"{hours:.2f} worker-hours"
+        if place.gpu_hours is not None:
+            text += f" of {place.gpu_hours:g}"
+        if place.hours is not None:
+            text += f", stops after {span(3600 * place.hours)}"
+        return text
 
     def summary(self) -> str:
         """The state of the search in a line."""
-        leader = best(self.search)
-        top = "" if leader is None else f"; best {last_score(self.search, leader):.4f} ({leader})"
-        return f"{states(self.search, self.total)}{top}; {self.times()}"
+        self.tally.follow(self.search)
+        leader = self.tally.best
+        top = ""
+        if leader is not None:
+            top = f"; best {self.tally.trials[leader].score:.4f} ({leader})"
+        return f"{states(self.search, self.tally, self.total)}{top}; {self.times()}"
 
     def table(self) -> Group:
         """The state of the search in a screen of 80 columns."""
-        lines = [Text(states(self.search, self.total), "bold"), Text(self.times())]
-        for name, trial in (("best", best(self.search)), ("baseline", baseline(self.search))):
+        tally = self.tally
+        tally.follow(self.search)
+        lines = [Text(states(self.search, tally, self.total), "bold"), Text(self.times())]
+        for name, trial in (("best", tally.best), ("baseline", tally.baseline)):
             if trial is not None:
-                lines.append(Text(f"{name:9}{trial_line(self.search, trial)}", overflow="ellipsis"))
-        if rungs := rung_lines(self.search):
-            lines.append(Text("rungs    " + "; ".join(rungs)))
-        if self.dashboard:
-            lines.append(Text(f"Ray      {self.dashboard}", "dim"))
+                lines.append(Text(f"{name:9}{trial_line(tally, trial)}", overflow="ellipsis"))
+        if tally.rungs:
+            lines.append(Text("rungs    " + "; ".join(rung_lines(tally))))
+        if self.place.dashboard:
+            lines.append(Text(f"Ray      {self.place.dashboard}", "dim"))
         for line in lines:
             line.no_wrap = True
         return Group(*lines, self._running())
@@ -117,70 +160,91 @@ class Monitor:
         for name, width in {"running": 11, "epoch": 7, "score": 7}.items():
             table.add_column(name, no_wrap=True, min_width=width)
         table.add_column("settings", no_wrap=True, overflow="ellipsis", ratio=1)
-        running = [t for t in self.search.rows if t in self.search.started]
+        known = self.tally.trials
+        running = sorted(self.search.started, key=lambda trial: known[trial].index)
         for trial in running[:ROWS]:
-            epoch = max(self.search.rows[trial], default=0)
-            settings = describe(self.search, trial)
             table.add_row(
                 trial,
-                f"{epoch}/{self.max_epochs}",
-                number(last_score(self.search, trial)),
-                settings,
+                f"{known[trial].epoch}/{self.max_epochs}",
+                number(known[trial].score),
+                describe(self.tally, trial),
             )
         if len(running) > ROWS:
             table.add_row(f"and {len(running) - ROWS} more", "", "", "")
         return table
 
 
-def states(search: Search, total: int) -> str:
+class Page:
+    """What `Live` is to a terminal, for a notebook; Rich's own needs ipywidgets. State: its id."""
+
+    def start(self) -> None:
+        self.id = ""
+
+    def update(self, table: Group, refresh: bool = True) -> None:
+        """Draw the table in the place where it was drawn before."""
+        from IPython import display
+
+        canvas = Console(record=True, file=io.StringIO(), force_jupyter=False, width=PAGE_WIDTH)
+        canvas.print(table)
+        page = display.HTML(canvas.export_html(inline_styles=True, code_format=PAGE))
+        if self.id:
+            display.update_display(page, display_id=self.id)
+        else:
+            self.id = uuid.uuid4().hex
+            display.display(page, display_id=self.id)
+
+    def stop(self) -> None: ...
+
+
+def states(search: Search, tally: Tally, total: int) -> str:
     """How many trials have ended, and what became of them."""
-    ended = len(search.results)
-    named = ", ".join(f"{n} {state}" for state, n in counts(search).items() if n)
-    return f"{ended} of {total} trials ended" + (f": {named}" if named else "")
+    named = ", ".join(f"{n} {state}" for state, n in counts(search, tally).items() if n)
+    return f"{len(search.results)} of {total} trials ended" + (f": {named}" if named else "")
 
 
-def baseline(search: Search) -> str | None:
-    return next((t for t, role in search.roles.items() if role == "baseline"), None)
+def counts(search: Search, tally: Tally) -> dict[str, int]:
+    """Trials by state: with a worker, ended, paused at a rung, and waiting for a worker."""
+    return {
+        "running": len(search.started),
+        **{status: tally.ended[status] for status in ("completed", "stopped", "failed")},
+        "paused": len(search.paused),
+        "waiting": len(search.backlog) + len(search.live) - len(search.started),
+    }
 
 
-def trial_line(search: Search, trial: str) -> str:
-    epoch = max(search.rows[trial], default=0)
-    return f"{number(last_score(search, trial))} {trial} epoch {epoch}, {describe(search, trial)}"
+def trial_line(tally: Tally, trial: str) -> str:
+    known = tally.trials[trial]
+    return f"{number(known.score)} {trial} epoch {known.epoch}, {describe(tally, trial)}"
 
 
-def end_line(search: Search, trial: str) -> str:
+def end_line(tally: Tally, trial: str) -> str:
     """How a trial ended, in a line."""
-    result = search.results[trial]
+    known = tally.trials[trial]
+    result = known.result
+    assert result is not None
     if result.status == "failed":
         return f"trial {trial} failed at epoch {result.epoch}: {result.error}"
-    lead = " (best so far)" if best(search) == trial else ""
+    lead = " (best so far)" if tally.best == trial else ""
     return (
         f"trial {trial} {result.status} at epoch {result.epoch}: score "
-        f"{number(last_score(search, trial))}{lead}, {span(result.seconds)}, "
-        f"{describe(search, trial)}"
+        f"{number(known.score)}{lead}, {span(result.seconds)}, {describe(tally, trial)}"
     )
 
 
-def rung_lines(search: Search) -> list[str]:
+def rung_lines(tally: Tally) -> list[str]:
     """For each milestone how many trials came there and how many went on."""
-    lines = []
-    for milestone, rung in search.asha.rungs.items():
-        on = sum(max(search.rows[trial]) > milestone for trial in rung)
-        lines.append(f"epoch {milestone}: {len(rung)} came, {on} went on")
-    return lines
+    return [
+        f"epoch {milestone}: {rung.came} came, {rung.went_on} went on"
+        for milestone, rung in tally.rungs.items()
+    ]
 
 
-def describe(search: Search, trial: str) -> str:
+def describe(tally: Tally, trial: str) -> str:
     """The settings in which trials of this run differ, a plug-in by its name alone."""
-    config = search.configs[trial]
+    config = tally.trials[trial].config
     used = [n for n in config if n not in UNTOLD and "." not in n and config[n] != "none"]
-    names = [n for n in used if varies(search, n)]
+    names = [n for n in used if n in tally.varying]
     return ", ".join(setting(config, name) for name in names or ("backbone", "loss", "lr"))
-
-
-def varies(search: Search, name: str) -> bool:
-    first, *others = search.configs.values()
-    return any(other.get(name) != first.get(name) for other in others)
 
 
 def setting(config: Flat, name: str) -> str:
@@ -188,23 +252,6 @@ def setting(config: Flat, name: str) -> str:
     if isinstance(value, str):
         return value
     return f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-
-
-def epochs_done(search: Search) -> int:
-    return sum(len(rows) for rows in search.rows.values())
-
-
-def expected_epochs_left(search: Search, total: int) -> float:
-    """Epochs still to be trained, were it chance which trials ASHA lets go on."""
-    asha, left = search.asha, 0.0
-    for trial in [*search.live, *search.backlog]:
-        epoch = max(search.rows[trial], default=0)
-        if trial in asha.protected:
-            left += asha.max_epochs - epoch
-        else:
-            left += asha.expected_epochs(total, epoch)
-    unborn = 0 if search.exhausted else max(0, total - len(search.rows))
-    return left + unborn * asha.expected_epochs(total)
 
 
 def number(value: float) -> str:

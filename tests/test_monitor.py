@@ -1,6 +1,7 @@
 """What is shown of a search, on a terminal and in a log file."""
 
 import io
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,8 @@ from test_core import begin, row
 from toy import EPOCHS, flat, run_toy, start
 
 from search.inline import run_inline
-from search.monitor import Monitor, describe, expected_epochs_left, rung_lines, span
+from search.monitor import Monitor, Place, describe, rung_lines, span
+from search.tally import Tally
 
 
 def watch(search, is_terminal=False, total=12, **options):
@@ -40,7 +42,7 @@ def search(tmp_path):
 
 
 def test_the_table_says_what_matters_and_fits_80_columns(search):
-    lines = drawn(watch(search, dashboard="http://127.0.0.1:8265")[0])
+    lines = drawn(watch(search, place=Place(dashboard="http://127.0.0.1:8265"))[0])
     text = "\n".join(lines)
     assert "2 of 12 trials ended: 1 running, 1 completed, 1 failed, 1 waiting" in text
     assert any(line.startswith("best     0.6250") for line in lines)
@@ -107,38 +109,70 @@ def test_failures_stay_on_the_terminal(search):
     assert f"trial {failing} failed at epoch 0: ValueError: no" in out.getvalue()
 
 
-def test_the_time_left_is_the_epochs_left_at_the_rate_so_far(tmp_path):
+def test_the_time_left_is_the_epochs_left_at_the_pace_so_far(tmp_path):
     search = start(tmp_path, budget=1, anchors=[("baseline", flat())])
     monitor, clock, _ = watch(search, total=1)
     monitor.start()
-    begin(search, row(1), row(2), row(3))
-    clock.now = 30.0
-    assert expected_epochs_left(search, 1) == EPOCHS - 3  # the baseline is never stopped
-    assert monitor.seconds_left() == pytest.approx(60)
-    assert monitor.times() == "0:30 elapsed, ~1:00 left"
+    begin(search, row(1), row(2), row(3))  # of nine; the baseline is never stopped
+    clock.now = 6.0
+    assert monitor.times() == "0:06 elapsed, ~0:12 left (0:12 to 0:12), 0.00 worker-hours"
 
 
 def test_no_forecast_is_made_from_nothing(search):
     monitor, clock, _ = watch(search)
     monitor.start()
     clock.now = 5.0
-    assert monitor.seconds_left() is None
-    assert monitor.times() == "0:05 elapsed"
+    assert monitor.times().startswith("0:05 elapsed, 0.")
 
 
-def test_expected_epochs_count_what_is_not_yet_proposed(tmp_path):
-    search = start(tmp_path, budget=3)
-    assert expected_epochs_left(search, 3) == pytest.approx(3 * search.asha.expected_epochs(3))
+def test_what_is_spent_stands_beside_what_may_be(tmp_path):
+    search = start(tmp_path)
+    place = Place(gpus_per_trial=2, gpu_hours=4, hours=1.5)
+    monitor, _, _ = watch(search, place=place)
+    begin(search, row(1, seconds=1800.0))
+    monitor.summary()
+    assert monitor.spent() == "1.00 GPU-hours of 4, stops after 1:30:00"
+
+
+def test_paused_trials_are_counted(tmp_path):
+    search = start(tmp_path, pruner="promotion")
+    begin(search, row(1))
+    assert "1 paused" in watch(search)[0].summary()
 
 
 def test_a_trial_is_described_by_what_differs(search):
-    configs = list(search.configs)
-    assert describe(search, configs[0]).startswith("resnet50, ")
-    assert ", epochs" not in describe(search, configs[0])
+    tally = Tally()
+    tally.follow(search)
+    first = next(iter(search.configs))
+    assert describe(tally, first).startswith("resnet50, ")
+    assert ", epochs" not in describe(tally, first)
 
 
 def test_rungs_count_those_that_went_on(search):
-    assert rung_lines(search)[0] == "epoch 1: 3 came, 2 went on"
+    tally = Tally(search.pruner.milestones)
+    tally.follow(search)
+    assert rung_lines(tally)[0] == "epoch 1: 3 came, 2 went on"
+
+
+def test_a_notebook_has_one_page_that_is_drawn_again(search, monkeypatch):
+    pages = []
+
+    def note(page, display_id=None):
+        pages.append((display_id, page))
+
+    fake = SimpleNamespace(HTML=str, display=note, update_display=note)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(display=fake))
+    monitor, clock, _ = watch(search)
+    monitor.console = Console(force_jupyter=True, width=80)
+    monitor.start()
+    clock.now = 1.0
+    monitor.update()  # too early: a redraw is a message to the browser
+    clock.now = 2.0
+    monitor.update()
+    monitor.stop()
+    assert len(pages) == 3
+    assert len({place for place, _ in pages}) == 1
+    assert all("2 of 12 trials ended" in page for _, page in pages)
 
 
 def test_a_whole_run_leaves_a_line_for_each_trial(tmp_path):

@@ -1,0 +1,163 @@
+"""How fast configurations train here: a few measured steps each, remembered for the next time."""
+
+import json
+import math
+import os
+import platform
+import random
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from search.check import PROBLEMS
+from search.forecast import Pace
+from spaces.space import Space, Value
+from trainables.config import TrialConfig, pacing_horizon
+from trainables.data.bundle import DataBundle
+from trainables.store import replace_file
+
+STEPS = 4  # measured, after one to warm up
+FORWARD_SHARE = 1 / 3  # what a forward pass costs of a step
+MOST = 8  # configurations
+TRIES = 200  # draws that may bring no new backbone
+ERROR = 0.25  # of log(epoch / measured steps): neighbours on the machine, augmentation, storing
+START_SECONDS = 6.0  # until a Ray worker has imported torch
+STATE_COPIES = 4  # weights, their average, and Adam's two moments
+FILE = "speeds.json"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What one configuration costs on one worker."""
+
+    backbone: str
+    epoch_seconds: float
+    setup_seconds: float
+    parameters: int
+    horizon: int  # the epoch before which it is not judged
+
+
+def sample(
+    space: Space, data: Path, threads: int | None, seconds: float, is_new: bool = True
+) -> list[Speed]:
+    """Speeds of the default and of random configurations with other backbones.
+
+    Those known from earlier cost nothing. New ones are measured while there are seconds left, the
+    default in any case; without `is_new`, only if none is known.
+    """
+    from trainables.data import cache
+
+    file, bundle = data.parent / FILE, cache.load(data)
+    known, found = _remembered(file), list[Speed]()
+    ends = time.monotonic() + seconds
+    dearest = 0.0
+    for flat in configurations(space):
+        key = _key(flat, bundle, threads)
+        began = time.monotonic()
+        if key not in known and (not found or (is_new and began + dearest < ends)):
+            with suppress(*PROBLEMS):  # a corner of the space that does not train here
+                known[key] = measure(flat, bundle, threads)
+                dearest = max(dearest, time.monotonic() - began)
+        if key in known:
+            found.append(known[key])
+    _remember(file, known)
+    return found
+
+
+def configurations(space: Space) -> list[dict[str, Value]]:
+    """The default, then random draws, each with a backbone that is not among those before it."""
+    rng = random.Random(0)
+    found = [space.defaults()]
+    for _ in range(TRIES):
+        flat = space.sample(rng)
+        names = {other.get("backbone") for other in found}
+        if len(found) < MOST and flat.get("backbone") not in names:
+            found.append(flat)
+    return found
+
+
+def measure(flat: Mapping[str, Value], bundle: DataBundle, threads: int | None) -> Speed:
+    """What the configuration costs, from a few steps of it."""
+    import torch
+
+    from trainables import cost
+    from trainables.trial import Training
+
+    before = torch.get_num_threads()
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        began = time.perf_counter()
+        training = Training(TrialConfig.from_flat(flat), bundle)
+        images, batch = len(bundle.train), training.config.batch_size
+        setup = time.perf_counter() - began
+        training.train_on(min(images, batch))  # warm up: allocators, kernels
+        began = time.perf_counter()
+        trained = training.train_on(min(images, STEPS * batch))
+        step = (time.perf_counter() - began) / trained
+    finally:
+        torch.set_num_threads(before)
+    return Speed(
+        training.config.backbone.name,
+        step * (images + len(bundle.val) * FORWARD_SHARE),
+        setup,
+        cost.parameters(training.model),
+        pacing_horizon(training.config),
+    )
+
+
+def pace(speeds: Iterable[Speed], start_seconds: float = 0.0) -> Pace:
+    """The speeds as the sample that a forecast is made from."""
+    found = list(speeds)
+    return Pace(
+        tuple(speed.epoch_seconds for speed in found),
+        tuple(speed.horizon for speed in found),
+        sum(speed.setup_seconds for speed in found) / len(found),
+        start_seconds,
+        math.hypot(ERROR, 0.3 / math.sqrt(len(found))),
+    )
+
+
+def disk_bytes(speeds: Iterable[Speed], bundle: DataBundle, trials: int, completed: float) -> int:
+    """What the run folder will hold at its end: predictions of all, weights of the completed."""
+    found = list(speeds)
+    weights = 4 * sum(speed.parameters for speed in found) / len(found)
+    return round(trials * predictions_bytes(bundle) + completed * weights)
+
+
+def state_bytes(speeds: Iterable[Speed], at_once: int) -> int:
+    """What the states of unfinished trials take on top while the search runs, two of each."""
+    largest = max(speed.parameters for speed in speeds)
+    return 2 * STATE_COPIES * 4 * largest * at_once
+
+
+def predictions_bytes(bundle: DataBundle) -> int:
+    """Of one trial: 16-bit probabilities, labels, action units and ids of both splits."""
+    classes, units = len(bundle.class_names), len(bundle.au_names)
+    width = max(map(len, (*bundle.val.ids, *bundle.test.ids)), default=0)
+    images = len(bundle.val) + len(bundle.test)
+    return images * (2 * classes + 3 * units + 8 + 4 * width)
+
+
+def _key(flat: Mapping[str, Value], bundle: DataBundle, threads: int | None) -> str:
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPUs"
+    group = TrialConfig.from_flat(flat).group_id
+    return f"{platform.node()}, {gpu}, {threads} threads, {bundle.fingerprint}, {group}"
+
+
+def _remembered(file: Path) -> dict[str, Speed]:
+    try:
+        return {key: Speed(**values) for key, values in json.loads(file.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _remember(file: Path, known: Mapping[str, Speed]) -> None:
+    """A cache that cannot be written is done without."""
+    with suppress(OSError):
+        text = json.dumps({key: asdict(speed) for key, speed in known.items()}, indent=1)
+        replace_file(file, text.encode())

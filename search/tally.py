@@ -1,0 +1,124 @@
+"""What a search amounts to so far: counted once as it comes, so that looking costs what is new.
+
+The live table, gauges, trackers and `search.status` all read it. It takes trials one by one, from a
+`Search` (`follow`) or from the record alone (`add`, `take`).
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from math import isfinite, nan
+
+from search.core import Search, score
+from trainables.config import Flat
+from trainables.store import Row, TrialResult
+
+
+@dataclass
+class Known:
+    """What is known of one trial."""
+
+    index: int
+    config: Flat
+    role: str
+    epoch: int = 0
+    score: float = nan  # of its last epoch; NaN once it has failed
+    seconds: float = 0.0
+    result: TrialResult | None = None
+
+
+@dataclass
+class Rung:
+    """How many trials came to a milestone, and how many went beyond it."""
+
+    came: int = 0
+    went_on: int = 0
+
+
+class Tally:
+    """State: each trial as last seen, and the sums over them."""
+
+    def __init__(self, milestones: Iterable[int] = ()) -> None:
+        self.trials: dict[str, Known] = {}
+        self.ended: Counter[str] = Counter()  # by status
+        self.failures: list[str] = []
+        self.rungs = {milestone: Rung() for milestone in milestones}
+        self.epochs = 0
+        self.seconds = 0.0  # that workers have trained, summed
+        self.best: str | None = None
+        self.baseline: str | None = None
+        self.varying: set[str] = set()  # settings in which trials differ
+        self._first: Flat = {}
+        self._open: dict[str, None] = {}  # an ordered set
+
+    def follow(self, search: Search) -> list[str]:
+        """Take in what has happened since the last look; the trials it happened to.
+
+        Only new trials and those that had not ended can have changed, so the others cost nothing.
+        """
+        new = list(islice(search.rows, len(self.trials), None))
+        for trial in new:
+            self.add(trial, search.configs[trial], search.roles[trial])
+        self._open |= dict.fromkeys(new)
+        touched = set(new)
+        for trial in list(self._open):
+            result = search.results.get(trial)
+            if self.take(trial, search.rows[trial], result):
+                touched.add(trial)
+            if result is not None:
+                del self._open[trial]
+        return sorted(touched, key=lambda trial: self.trials[trial].index)
+
+    def add(self, trial: str, config: Flat, role: str) -> None:
+        """A trial that is new."""
+        self.trials[trial] = Known(len(self.trials), config, role)
+        if role == "baseline" and self.baseline is None:
+            self.baseline = trial
+        first = self._first = self._first or config
+        self.varying |= {n for n in {**first, **config} if first.get(n) != config.get(n)}
+
+    def take(self, trial: str, rows: dict[int, Row], result: TrialResult | None) -> bool:
+        """All rows of a trial, in the order of its epochs, and its end; whether any was new."""
+        known = self.trials[trial]
+        is_new = result is not None and known.result is None
+        for epoch in reversed(rows):
+            if epoch <= known.epoch:
+                break
+            is_new = True
+            seconds = float(rows[epoch].get("seconds") or 0)
+            known.seconds += seconds
+            self.seconds += seconds
+            self.epochs += 1
+        if is_new:
+            last = max(rows, default=0)
+            self._climb(known.epoch, last)
+            known.epoch = last
+            if result is not None:
+                self._close(trial, known, result)
+            has_failed = result is not None and result.status == "failed"
+            self._rank(trial, nan if has_failed or not rows else score(rows[last]))
+        return is_new
+
+    def _climb(self, before: int, now: int) -> None:
+        for milestone, rung in self.rungs.items():
+            rung.came += before < milestone <= now
+            rung.went_on += before <= milestone < now
+
+    def _close(self, trial: str, known: Known, result: TrialResult) -> None:
+        known.result = result
+        self.ended[result.status] += 1
+        if result.status == "failed":
+            self.failures.append(trial)
+
+    def _rank(self, trial: str, value: float) -> None:
+        """Note a score, and whose is the highest now; ties go to the earlier trial."""
+        self.trials[trial].score = value
+        if trial == self.best:  # it may have fallen
+            sound = {t: known.score for t, known in self.trials.items() if isfinite(known.score)}
+            self.best = max(sound, key=lambda t: sound[t]) if sound else None
+        elif isfinite(value) and (self.best is None or self._order(trial) > self._order(self.best)):
+            self.best = trial
+
+    def _order(self, trial: str) -> tuple[float, int]:
+        return self.trials[trial].score, -self.trials[trial].index
