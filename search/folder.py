@@ -14,8 +14,9 @@ from typing import Any
 
 from trainables.store import RunStore
 
-ONE_FOR_A_RUN = ("sampler", "seed", "metric")  # with the space: what proposals and scores mean
-NEEDED = (*ONE_FOR_A_RUN, "space", "data", "rungs", "trials", "started", "command")
+# With the space: what proposals and scores mean.
+ONE_FOR_A_RUN = ("sampler", "pruner", "seed", "metric", "objectives")
+NEEDED = (*ONE_FOR_A_RUN, "space", "data", "rungs", "trials", "epochs", "started", "command")
 LOCK = ".lock"
 LEAST_FREE = 64 << 20  # bytes of disk: a few dozen tiny trials
 REMAINS = (LOCK, "trials")  # what may be left of a run that was killed before it began

@@ -15,14 +15,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from search.asha import milestones
 from search.folder import ONE_FOR_A_RUN, is_empty, read_meta, unwritable
 from search.plan import Anchors, Sizes
+from search.pruners import ETA, PRUNERS, Pruner
+from search.transfer import Earlier, save
 from spaces.space import Space
 from trainables.data.bundle import DataBundle
 from trainables.store import RunStore
 
-ETA = 3  # a rung keeps the best third
 PACKAGES = ("torch", "timm", "ray", "optuna", "numpy", "pandas", "scikit-learn")
 
 
@@ -38,6 +38,7 @@ class Job:
     data: Path
     bundle: DataBundle
     anchors: Anchors
+    earlier: Sequence[Earlier] = ()  # trials of other runs to learn from
 
 
 def open_store(job: Job) -> RunStore:
@@ -47,6 +48,8 @@ def open_store(job: Job) -> RunStore:
 
 def _create(job: Job) -> RunStore:
     try:
+        if job.earlier:  # before run.json, with which a run begins
+            save(job.earlier, job.root)
         return RunStore.create(job.root, _meta(job))
     except FileExistsError:
         raise
@@ -96,8 +99,8 @@ def changes(job: Job, meta: dict[str, Any]) -> list[str]:
     if job.space.digest() != meta["space"]["digest"]:
         for name, phrase in _space_changes(job.space, meta["space"]).items():
             found.setdefault(name, phrase)
-    if not found and rungs(job.sizes) != meta["rungs"]:
-        found["rungs"] = f"trials were judged after epochs {meta['rungs']}, now {rungs(job.sizes)}"
+    if not found and rungs(job) != meta["rungs"]:
+        found["rungs"] = f"trials were judged after epochs {meta['rungs']}, now {rungs(job)}"
     return list(found.values())
 
 
@@ -127,7 +130,7 @@ def _meta(job: Job) -> dict[str, Any]:
         "tier": sizes.tier.name,
         "epochs": sizes.epochs,
         "trials": sizes.trials,
-        "rungs": rungs(sizes),
+        "rungs": rungs(job),
         **{name: getattr(job.args, name) for name in ONE_FOR_A_RUN},
         "command": command(job),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -178,8 +181,12 @@ def _commit() -> str:
     return commit + "+" if commit and git("status", "--porcelain", "-uno") else commit
 
 
-def rungs(sizes: Sizes) -> list[int]:
-    return list(milestones(sizes.epochs, sizes.first_rung, ETA))
+def make_pruner(job: Job) -> Pruner:
+    return PRUNERS[job.args.pruner](job.sizes.epochs, job.sizes.first_rung, ETA)
+
+
+def rungs(job: Job) -> list[int]:
+    return list(make_pruner(job).milestones)
 
 
 def command(job: Job) -> list[str]:

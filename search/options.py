@@ -54,12 +54,39 @@ def _add_size(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--trials", type=whole(1, 100_000), metavar="N")
     group.add_argument("--epochs", type=whole(1, 10_000), metavar="N", help="of a full trial")
+    group.add_argument(
+        "--hours",
+        type=number(0, is_open=True),
+        metavar="N",
+        help="of wall clock, counted from this start; what runs then is kept for --resume",
+    )
+    group.add_argument(
+        "--gpu-hours",
+        type=number(0, is_open=True),
+        metavar="N",
+        help="summed over all workers and all resumes of the run",
+    )
     group.add_argument("--image-size", type=whole(SMALLEST, LARGEST), metavar="PIXELS")
 
 
 def _add_how(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--sampler", help="auto (the default), tpe, mfgp, random, gp, cmaes, nsga2")
     group.add_argument(
-        "--sampler", default="tpe", help="tpe (the default), random, gp, cmaes, nsga2"
+        "--pruner",
+        help="who goes on: auto (the default), asha, promotion, hyperband, median, none",
+    )
+    group.add_argument(
+        "--objectives",
+        metavar="METRIC,COST",
+        help="several at once: a metric, then latency, parameters or both, such as "
+        "macro_f1,latency (default: the metric alone)",
+    )
+    group.add_argument(
+        "--warm-start",
+        action="append",
+        type=Path,
+        metavar="RUN",
+        help="folder of an earlier run to learn from and to begin with its best (again for more)",
     )
     group.add_argument(
         "--metric",
@@ -73,10 +100,32 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--inline", action="store_true", help="in this process, without Ray")
     group.add_argument("--address", help="of a running Ray cluster, or auto")
     group.add_argument(
-        "--gpus-per-trial", type=number(0), metavar="N", help="default: 1 where there is a GPU"
+        "--gpus-per-trial",
+        type=number(0),
+        metavar="N",
+        help="a part of 1 packs trials on a GPU, more than 1 makes each trial a gang of as many "
+        "processes (default: 1 where there is a GPU)",
     )
     group.add_argument(
-        "--cpus-per-trial", type=number(0, is_open=True), metavar="N", help="default: 1"
+        "--cpus-per-trial",
+        type=number(0, is_open=True),
+        metavar="N",
+        help="of each process (default: 1)",
+    )
+    group.add_argument(
+        "--cpu-ranks",
+        type=whole(1, 1024),
+        metavar="N",
+        help="processes that train a trial together without GPUs (default: 1)",
+    )
+    group.add_argument(
+        "--placement", help="of a gang: pack (the default), strict-pack (one node) or spread"
+    )
+    group.add_argument(
+        "--max-concurrent",
+        type=whole(1, 100_000),
+        metavar="N",
+        help="trials at once (default: as many as fit)",
     )
     group.add_argument("--no-dashboard", action="store_true")
 
@@ -88,6 +137,12 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         "--resume",
         action="store_true",
         help="go on with the run of that name, or with the latest of this space",
+    )
+    group.add_argument(
+        "--log",
+        action="append",
+        metavar="TOOL",
+        help="tell each trial to tensorboard, wandb or mlflow as well (again for more)",
     )
     group.add_argument(
         "--dry-run",

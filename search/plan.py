@@ -2,19 +2,15 @@
 
 import argparse
 import math
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from search.check import PROBLEMS, build, reason
-from search.monitor import span
 from search.options import LARGEST, SMALLEST
-from spaces.space import Choice, Dimension, Space, Value, prune
+from spaces.space import Choice, Dimension, Space, Value, is_log, prune
 from spaces.tiers import TIERS, Tier, at_tier, baseline
 from trainables.cli import say
 from trainables.config import TrialConfig
@@ -198,8 +194,7 @@ def space_table(space: Space) -> Table:
 def values(dim: Dimension) -> str:
     if isinstance(dim, Choice):
         return ", ".join(map(short, dim.options))
-    is_log = type(dim).__name__ == "LogUniform" or getattr(dim, "log", False)
-    return f"{dim.low:g} … {dim.high:g}" + " (log)" * is_log
+    return f"{dim.low:g} … {dim.high:g}" + " (log)" * is_log(dim)
 
 
 def condition(space: Space, name: str, wanted: tuple[Value, ...]) -> str:
@@ -219,45 +214,8 @@ def short(value: Value) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def measure_epoch(flat: Mapping[str, Value], data: Path, threads: int | None = None) -> float:
-    """Seconds an epoch of this configuration takes on one worker, from a few measured steps."""
-    import torch
-
-    from trainables.data import cache
-    from trainables.trial import Training
-
-    if threads:
-        torch.set_num_threads(threads)
-    training = Training(TrialConfig.from_flat(flat), cache.load(data))
-    images, batch = len(training.bundle.train), training.config.batch_size
-    training.train_on(min(images, batch))  # warm up: allocators, kernels
-    started = time.perf_counter()
-    trained = training.train_on(min(images, 4 * batch))
-    step = (time.perf_counter() - started) / trained
-    validation = len(training.bundle.val) / 3  # a forward pass costs about a third of a step
-    return step * (images + validation)
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """How long a search will take."""
-
-    epoch_seconds: float  # of the default configuration
-    epochs: float  # that all trials train together
-    workers: int | None  # trials at once; None where nobody can tell
-
-    def __str__(self) -> str:
-        seconds = self.epoch_seconds * self.epochs
-        if self.workers is None:
-            return f"about {span(seconds)} of one worker, divided by how many the cluster runs"
-        many = f"{self.workers} at once" if self.workers > 1 else "one after another"
-        return f"about {span(seconds / self.workers)} in all, trials {many}"
-
-
-def describe_plan(
-    console: Console, space: Space, sizes: Sizes, rungs: list[int], forecast: Forecast
-) -> None:
-    """Print the space, and the plan of trials and rungs with the time it will take."""
+def describe_plan(console: Console, space: Space, sizes: Sizes, rungs: list[int]) -> None:
+    """Print the space, and the plan of trials and rungs."""
     console.print(space_table(space))
     judged = f"judged after epoch {', '.join(map(str, rungs))}" if rungs else "none stopped early"
     say(
@@ -270,11 +228,5 @@ def describe_plan(
         console,
         "plan",
         f"{sizes.trials} trials of up to {sizes.epochs} epochs at {sizes.image_size} px, {judged}; "
-        f"the baseline and the defaults first; about {forecast.epochs:.0f} epochs in all",
-    )
-    say(
-        console,
-        "time",
-        f"an epoch of the default configuration takes {forecast.epoch_seconds:.1f} s on one worker "
-        f"(measured now): {forecast}, the report apart. Other configurations may take longer",
+        "the baseline and the defaults first",
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from search.folder import read_meta
 from search.job import Job, check_same
+from search.transfer import Earlier, first_trials, gather, load
 from trainables.cli import say
 from trainables.registry import unknown
 from trainables.store import RunStore
@@ -24,18 +25,19 @@ if TYPE_CHECKING:
 
 Join = Callable[[], "Cluster | None"]  # waits for Ray; None when the search runs in this process
 KNOCK_SECONDS = 5
+NO_GPU_HOURS = "--gpu-hours {:g} would never be used up, for no trial has a GPU: give --hours"
+# Flags that say where trials run, as far as Ray is to place them.
+PLACES = ("address", "gpus_per_trial", "cpus_per_trial", "cpu_ranks", "placement", "max_concurrent")
 
 
 def check_flags(args: argparse.Namespace) -> None:
     """Refuse what can be refused before anything is started or read."""
-    from search.proposer import SAMPLERS
     from spaces.tiers import TIERS
     from trainables.data import aus, faces, loaders
     from trainables.metrics import OBJECTIVES
 
     for kind, name, known in (
         ("tier", args.tier, TIERS),
-        ("sampler", args.sampler, SAMPLERS),
         ("metric", args.metric, OBJECTIVES),
     ):
         if name is not None and name not in known:
@@ -47,6 +49,8 @@ def check_flags(args: argparse.Namespace) -> None:
     else:
         loaders.detect(args.data)
     aus.named_vocabulary(args.aus)
+    if args.gpu_hours is not None and args.address is None and not gpus_here():
+        raise ValueError(NO_GPU_HOURS.format(args.gpu_hours))
     _check_place(args)
 
 
@@ -63,8 +67,7 @@ def _weights_path(text: str) -> str:
 
 def _check_place(args: argparse.Namespace) -> None:
     """Refuse trials that have no place, as far as can be told without Ray."""
-    places = ("address", "gpus_per_trial", "cpus_per_trial")
-    asked = [name for name in places if getattr(args, name) is not None]
+    asked = [name for name in PLACES if getattr(args, name) is not None]
     if args.inline and asked:
         flag = asked[0].replace("_", "-")
         raise ValueError(f"--{flag} is for trials on Ray, --inline runs them here: drop one")
@@ -78,6 +81,14 @@ def check_address(address: str) -> None:
     """Raise ValueError or OSError unless something listens there; Ray itself would wait minutes."""
     if address == "auto":
         return
+    if address.startswith("ray://"):
+        host = address.removeprefix("ray://").partition(":")[0]
+        raise ValueError(
+            f"--address '{address}' is Ray's client, whose driver stays outside the cluster, while "
+            "a search must see the run folder that its workers write: submit it to run inside, "
+            f"`ray job submit --address http://{host}:8265 --working-dir . -- "
+            "python -m search.run --address auto …`"
+        )
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdigit() or "/" in host:
         raise ValueError(
@@ -106,13 +117,24 @@ def choose_resources(args: argparse.Namespace, cpus: float, gpus: float) -> "Res
     asked = args.gpus_per_trial
     if asked is None:
         asked = 1.0 if gpus else 0.0
-    resources = Resources(args.cpus_per_trial or 1, asked)
+    resources = Resources(
+        args.cpus_per_trial or 1,
+        asked,
+        args.max_concurrent,
+        args.cpu_ranks or 1,
+        args.placement or "pack",
+        may_grow=args.address is not None,
+        paths=_weights_files(args.weights),
+    )
     count_workers(resources, cpus, gpus)
-    if asked > 1:
-        raise ValueError(
-            f"--gpus-per-trial {asked:g}: a trial trains on one GPU so far; give 1, or a part of 1"
-        )
+    if args.gpu_hours is not None and not asked:
+        raise ValueError(NO_GPU_HOURS.format(args.gpu_hours))
     return resources
+
+
+def _weights_files(weights: str | None) -> tuple[Path, ...]:
+    """What every node must see for `--weights`, besides the run folder and the data."""
+    return () if weights in (None, "none", "package", "hub") else (Path(weights),)
 
 
 def prepare(
@@ -141,10 +163,22 @@ def prepare(
         data = cache.prepare(args.data, sizes.image_size, show, au_vocabulary=args.aus)
     bundle = cache.load(data)
     fitted, anchors, more = _fit(sized, sizes, bundle)
-    job = Job(args, words, root, fitted, sizes, data, bundle, anchors)
+    earlier, told = _earlier(args, root, fitted, sizes, bundle)
+    anchors = [*anchors, *((role, dict(flat)) for role, flat in first_trials(earlier))]
+    job = Job(args, words, root, fitted, sizes, data, bundle, anchors, earlier)
+    more += told
     if args.resume:
         check_same(job, read_meta(RunStore(root)))
     return job, notes + more
+
+
+def _earlier(
+    args: argparse.Namespace, root: Path, space: "Space", sizes: "Sizes", bundle: "DataBundle"
+) -> tuple[list[Earlier], list[str]]:
+    """The trials of other runs to learn from: a run that is resumed has its own copy."""
+    if args.resume:
+        return load(root), []
+    return gather(args.warm_start or (), space, sizes.epochs, args.metric, bundle.fingerprint)
 
 
 def _trials(args: argparse.Namespace, root: Path) -> int | None:
@@ -217,7 +251,11 @@ def announce(job: Job, notes: Sequence[str], console: "Console") -> None:
         f"{sizes.tier.name}: {sizes.trials} trials of up to {sizes.epochs} epochs at "
         f"{sizes.image_size} px (--tier, --trials, --epochs, --image-size)",
     )
-    say(console, "search", f"sampler {args.sampler}, metric {args.metric}, seed {args.seed}")
+    goal = f"metric {args.metric}"
+    if costs := args.objectives[1:]:
+        goal += f" against {' and '.join(costs)}"
+    how = f"sampler {args.sampler}, pruner {args.pruner}"
+    say(console, "search", f"{how}, {goal}, seed {args.seed}")
     if args.weights == "none" and sizes.tier.name != "tiny":
         notes = [*notes, "training starts from scratch; --weights hub or a file is much better"]
     for note in (*bundle.notes, *notes):

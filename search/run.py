@@ -6,13 +6,15 @@ python -m search.run --space sprint2
 import argparse
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from search import strategy
 from search.folder import alone_in, is_over, run_folder
-from search.job import ETA, Job, again, open_store, rungs
+from search.job import Job, again, make_pruner, open_store, rungs
 from search.options import parser
 from search.prepare import Join, announce, check_flags, choose_resources, gpus_here, prepare
 from trainables.cli import end_on_sigterm, run_command, say
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from search.cluster import Cluster, Resources
-    from search.core import Search
+    from search.core import Observer, Search
+    from search.monitor import Place
     from trainables.store import RunStore
 
 
@@ -31,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rich.console import Console
 
     from search.plan import settle
+    from search.trackers import check_log
     from spaces.catalog import NAMES, find
 
     if args.space is None:
@@ -39,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console, space = Console(), find(args.space)
     args, notes = settle(args, space)
     check_flags(args)
+    check_log(args.log or ())
     root = run_folder(args, space.name)
+    args = strategy.settle(args, root)
     has_ended = args.resume and is_over(root, args.trials)
     with _cluster(args, not (args.inline or args.dry_run or has_ended)) as cluster:
         job, more = prepare(args, words, space, root, cluster, console)
@@ -47,8 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.dry_run:
             return _dry_run(job, console)
         with alone_in(root):
-            store = _run(job, cluster, console, has_ended)
-    return 130 if store is None else _report(store, console)
+            store, last_words, is_whole = _run(job, cluster, console, has_ended)
+    code = _report(store, console) if is_whole else _leaderboard(store, console)
+    if last_words:
+        print(last_words, file=sys.stderr)
+    return code
 
 
 @contextmanager
@@ -63,14 +72,17 @@ def _cluster(args: argparse.Namespace, is_needed: bool) -> Iterator[Join]:
         yield join
 
 
-def _run(job: Job, cluster: Join, console: "Console", has_ended: bool) -> "RunStore | None":
-    """Run every trial of the budget; the record, None when the user interrupted."""
+def _run(
+    job: Job, cluster: Join, console: "Console", has_ended: bool
+) -> "tuple[RunStore, str, bool]":
+    """Run every trial of the budget; the record, what to say of an early end, whether it is one
+    that was asked for."""
     from trainables.store import RunStore
 
     if has_ended:
         told = f"{job.root} has ended: only its report is written anew (a larger --trials goes on)"
         say(console, "run", told)
-        return RunStore.open(job.root)
+        return RunStore.open(job.root), "", True
     there = cluster()
     resources = choose_resources(job.args, there.cpus, there.gpus) if there else None
     store = open_store(job)
@@ -78,27 +90,81 @@ def _run(job: Job, cluster: Join, console: "Console", has_ended: bool) -> "RunSt
     if there:  # after Ray has started, whose own handler ends the process on the spot
         end_on_sigterm(f"interrupted; {on}")
     try:
-        finished = _search(job, store, there, resources, console)
+        search = _search(job, store, there, resources, console)
     except KeyboardInterrupt:
-        finished = False
+        search = None
     except OSError as error:
         raise OSError(f"{error}, with the run in '{job.root}'; {on}") from error
-    if not finished:
-        print(f"interrupted; {on}", file=sys.stderr)
-    return store if finished else None
+    if search is not None and search.is_finished:
+        return store, "", True
+    if search is not None and search.spent:
+        return store, f"{search.spent}; {on}", True
+    return store, f"interrupted; {on}", False
 
 
 def _make_search(job: Job, store: "RunStore") -> "Search":
-    from search.asha import Asha
     from search.check import check_settings
     from search.core import Search
-    from search.proposer import OptunaProposer
+    from search.proposer import SpaceProposer
+    from search.samplers import SAMPLERS
+    from search.transfer import teach
 
     sizes, args = job.sizes, job.args
-    proposer = OptunaProposer(
-        job.space, args.sampler, args.seed, sizes.trials, job.anchors, validate=check_settings
-    )
-    return Search(store, proposer, Asha(sizes.epochs, sizes.first_rung, ETA), sizes.trials)
+    columns = strategy.columns(args.objectives)
+    model = SAMPLERS[args.sampler](job.space, sizes.trials, columns)
+    teach(model, job.earlier)
+    proposer = SpaceProposer(job.space, model, args.seed, job.anchors, validate=check_settings)
+    return Search(store, proposer, make_pruner(job), sizes.trials)
+
+
+def _place(job: Job, there: "Cluster | None", resources: "Resources | None") -> "Place":
+    """Where trials run, and what they may spend there."""
+    from search.monitor import Place
+
+    hours, gpu_hours = job.args.hours, job.args.gpu_hours
+    if there is None or resources is None:
+        return Place(1, min(1, gpus_here()), "", hours, gpu_hours)
+    from search.cluster import count_workers
+
+    workers = count_workers(resources, there.cpus, there.gpus)
+    return Place(workers, resources.gpus_per_trial, there.dashboard, hours, gpu_hours)
+
+
+def _observer(
+    job: Job, search: "Search", place: "Place", is_on_ray: bool, console: "Console"
+) -> "Observer":
+    """Everyone who watches; none of them can end the search."""
+    from search.journal import Journal
+    from search.monitor import Monitor
+    from search.trackers import Tracker
+    from search.watchers import Watchers
+
+    monitor = Monitor(search, job.sizes.trials, job.sizes.epochs, console, place)
+    journal = Journal(search, job.space, strategy.columns(job.args.objectives))
+    watchers: list[Observer] = [monitor, journal]
+    if is_on_ray:
+        from search.gauges import Gauges
+
+        names = job.root.name, job.space.name
+        watchers.append(Gauges(search, *names, place.gpus_per_trial, monitor.outlook))
+    tools = dict.fromkeys(job.args.log or ())
+    watchers += [Tracker(search, tool, job.space.name) for tool in tools]
+    return Watchers(watchers, lambda text: say(console, "note", text, "yellow"))
+
+
+def _foretell(job: Job, store: "RunStore", place: "Place", console: "Console") -> None:
+    """Print and keep the forecast of a search that begins; it may fail, the search goes on."""
+    from search.prospect import look_ahead, sentences
+
+    try:
+        prospect = look_ahead(job, place.workers, place.gpus_per_trial)
+    except Exception as error:
+        say(console, "note", f"no forecast ({type(error).__name__}: {error})", "yellow")
+        return
+    if prospect is not None:
+        store.update_meta(forecast=prospect.as_dict())
+        for label, text in sentences(prospect):
+            say(console, label, text)
 
 
 def _search(
@@ -107,31 +173,38 @@ def _search(
     there: "Cluster | None",
     resources: "Resources | None",
     console: "Console",
-) -> bool:
-    """Run every trial of the budget; False when the user interrupted."""
-    from search.monitor import Monitor
+) -> "Search":
+    """Run every trial of the budget, or until the user interrupts or a limit is reached."""
+    from search.prospect import spent
     from trainables.trial import run_trial
 
-    dashboard = there.dashboard if there else ""
     if there:
-        shown = f"dashboard {dashboard or 'off'}" + (f" ({there.note})" if there.note else "")
+        shown = f"dashboard {there.dashboard or 'off'}" + (f" ({there.note})" if there.note else "")
         say(console, "ray", f"{there.cpus:g} CPUs, {there.gpus:g} GPUs; {shown}")
-        store.update_meta(dashboard=dashboard)
     search = _make_search(job, store)
-    monitor = Monitor(search, job.sizes.trials, job.sizes.epochs, console, dashboard)
+    place = _place(job, there, resources)
+    search.limit = strategy.limit(job.args, search, place.gpus_per_trial)
+    store.update_meta(
+        dashboard=place.dashboard, workers=place.workers, gpus_per_trial=place.gpus_per_trial
+    )
+    if not search.rows and not job.args.address:  # a cluster's nodes are not measured from here
+        _foretell(job, store, place, console)
+    observer = _observer(job, search, place, resources is not None, console)
+    began = time.monotonic()
     if resources is None:
         from search.inline import run_inline
 
-        finished = run_inline(search, job.data, run_trial, monitor)
+        run_inline(search, job.data, run_trial, observer)
     else:
         from search.driver import run_ray
 
-        finished = run_ray(search, job.data, run_trial, resources, monitor)
-    if finished:
+        run_ray(search, job.data, run_trial, resources, observer)
+    spent(search, store, time.monotonic() - began, place.gpus_per_trial)
+    if search.is_finished:
         store.update_meta(finished=datetime.now().astimezone().isoformat(timespec="seconds"))
-    if finished and len(search.results) < job.sizes.trials:
+    if search.is_finished and len(search.results) < job.sizes.trials:
         say(console, "note", "the space holds no further configuration to try", "yellow")
-    return finished
+    return search
 
 
 def _report(store: "RunStore", console: "Console") -> int:
@@ -153,15 +226,23 @@ def _report(store: "RunStore", console: "Console") -> int:
     return 1
 
 
+def _leaderboard(store: "RunStore", console: "Console") -> int:
+    """Report what an interrupted run has found so far, if anything has ended."""
+    if any(record.result is not None for record in store.records()):
+        with suppress(OSError, ValueError, KeyboardInterrupt):
+            _report(store, console)
+    return 130
+
+
 def _dry_run(job: Job, console: "Console") -> int:
     """Print what would be done and how long it would take."""
     from search import plan
-    from search.asha import Asha
     from search.cluster import count_workers
+    from search.prospect import MEASURE_SECONDS, look_ahead, sentences
 
     args, sizes = job.args, job.sizes
     cpus, gpus = os.cpu_count() or 1, gpus_here()
-    asha = Asha(sizes.epochs, sizes.first_rung, ETA)
+    resources = None
     if args.address:
         say(console, "place", f"the cluster at {args.address}, not joined: times are measured here")
         workers = None
@@ -169,10 +250,11 @@ def _dry_run(job: Job, console: "Console") -> int:
         say(console, "place", f"this machine: {cpus} CPUs, {gpus} GPUs")
         resources = choose_resources(args, cpus, gpus)
         workers = 1 if args.inline else count_workers(resources, cpus, gpus)
-    threads = None if args.inline else max(1, int(args.cpus_per_trial or 1))
-    seconds = plan.measure_epoch(job.space.defaults(), job.data, threads)
-    forecast = plan.Forecast(seconds, asha.expected_epochs(sizes.trials) * sizes.trials, workers)
-    plan.describe_plan(console, job.space, sizes, rungs(sizes), forecast)
+    gpus_per_trial = min(1, gpus) if args.inline or not resources else resources.gpus_per_trial
+    plan.describe_plan(console, job.space, sizes, rungs(job))
+    prospect = look_ahead(job, workers, gpus_per_trial, MEASURE_SECONDS)
+    for label, text in sentences(prospect) if prospect else ():
+        say(console, label, text)
     say(console, "done", f"nothing was started; the prepared data are kept in {job.data}")
     return 0
 

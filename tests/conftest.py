@@ -1,5 +1,6 @@
 """Shared by all: a small set of embedded faces, rendered once, and the main command in-process."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -67,3 +68,16 @@ def refused(ended, place):
         return err
 
     return message
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Ray on two CPUs, whose workers can import the modules of the tests."""
+    import ray
+
+    from search.cluster import start_ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        yield start_ray(cpus=2, gpus=0, dashboard=False)
+        ray.shutdown()

@@ -15,7 +15,7 @@ from trainables.store import RunStore
 TRIALS, EPOCHS = 8, 6
 BASE = ("--space", "smoke", "--data", "faces:200:easy", "--image-size", "32", "--sampler", "tpe")
 WORDS = (*BASE, "--inline", "--trials", str(TRIALS), "--epochs", str(EPOCHS), "--seed", "3")
-CLOCKED = ("seconds", "peak_gib")
+CLOCKED = ("seconds", "peak_gib", "latency_ms")
 
 
 @pytest.fixture(scope="module")

@@ -230,20 +230,3 @@ def test_the_size_of_a_space_counts_the_choices_that_always_apply():
         mix=Choice(("none", "mixup"), "none"),
     )
     assert plan.combinations(space) == 6
-
-
-@pytest.mark.parametrize(
-    ("workers", "words"),
-    [
-        (1, "about 1:40 in all, trials one after another"),
-        (4, "about 0:25 in all, trials 4 at once"),
-        (None, "about 1:40 of one worker, divided by how many the cluster runs"),
-    ],
-)
-def test_the_forecast_says_how_many_trials_run_at_once(workers, words):
-    assert str(plan.Forecast(2.0, 50, workers)) == words
-
-
-def test_an_epoch_is_measured_in_seconds(faces):
-    flat = sized(space_of(), image_size=48)[0].defaults()
-    assert 0 < plan.measure_epoch(flat, faces) < 60

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from search import run
-from search.folder import alone_in, is_empty, is_over, read_meta
+from search.folder import NEEDED, alone_in, is_empty, is_over, read_meta
 from trainables import cli
 from trainables.config import TrialConfig
 from trainables.store import RunStore, TrialResult
@@ -56,6 +56,7 @@ def test_a_folder_that_is_no_run_is_left_alone(refused, place):
     [
         (["--seed", "1"], "seed was 0, is 1"),
         (["--sampler", "gp"], "sampler was tpe, is gp"),
+        (["--pruner", "median"], "pruner was asha, is median"),
         (["--metric", "uar"], "metric was macro_f1, is uar"),
         (["--epochs", "2"], "epochs was 1, is 2"),
         (["--data", "faces:201:easy"], "data was faces:200:easy at 32 px, is faces:201:easy"),
@@ -134,8 +135,7 @@ def test_a_disk_that_has_no_room_is_refused_at_once(refused, monkeypatch):
 
 def test_when_a_run_is_over(tmp_path):
     meta = {"trials": 2, "finished": None}
-    others = ("space", "data", "rungs", "started", "command", "sampler", "seed", "metric")
-    store = RunStore.create(tmp_path, {**meta, **dict.fromkeys(others, 0)})
+    store = RunStore.create(tmp_path, {**dict.fromkeys(NEEDED, 0), **meta})
     assert read_meta(store)["trials"] == 2
     trials = [store.create_trial(TrialConfig(seed=k), k) for k in range(2)]
     assert not is_over(tmp_path, None)
