@@ -220,11 +220,22 @@ def _report(store: "RunStore", console: "Console") -> int:
     except KeyboardInterrupt:
         print(f"interrupted; the trials are done, and {later}", file=sys.stderr)
         return 130
+    _tell_front(store, console)
     errors = [r.result.error for r in store.records() if r.result and r.result.status == "failed"]
     if len(errors) < len(store.records()):
         return 0
     print(f"error: all {len(errors)} trials failed, the first with: {errors[0]}", file=sys.stderr)
     return 1
+
+
+def _tell_front(store: "RunStore", console: "Console") -> None:
+    """Print the trials that no other beats, where there are several objectives."""
+    from search.front import front, front_lines
+
+    objectives = store.meta().get("objectives") or ()
+    points = front({record.id: record.result for record in store.records()}, objectives)
+    for line in front_lines(points, objectives):
+        say(console, "front", line)
 
 
 def _leaderboard(store: "RunStore", console: "Console") -> int:
