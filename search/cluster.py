@@ -144,7 +144,7 @@ def start_ray(
         options["address"] = address
         if not _brings_code():
             options["runtime_env"] = {"py_modules": [str(path) for path in our_code()]}
-    context = ray.init(**options)
+    context = _init(options)
     there = ray.cluster_resources()
     host = (context.dashboard_url or "").removeprefix("http://")
     url = f"http://{host}" if host else ""
@@ -155,6 +155,20 @@ def start_ray(
         _login(url, dashboard),
         time.monotonic() - began,
     )
+
+
+def _init(options: dict[str, Any]) -> Any:
+    """`ray.init`, whose bare exceptions become OSError."""
+    try:
+        return ray.init(**options)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # for instance when a busy machine starts it too slowly
+        is_own = options["address"] == "local"
+        what = "started here" if is_own else f"joined at '{options['address']}'"
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(". ")
+        more = " (or without Ray: --inline)" * is_own
+        raise OSError(f"Ray could not be {what} ({reason}): try again{more}") from error
 
 
 def our_code() -> list[Path]:

@@ -13,7 +13,8 @@ from ray.cluster_utils import Cluster
 from test_driver import assert_sound
 from toy import start
 
-from search.cluster import _brings_code, our_code
+from search import cluster as ours
+from search.cluster import _brings_code, our_code, start_ray
 from search.prepare import check_address
 from search.visibility import Blind, blindness, check_worker, needs
 
@@ -203,3 +204,19 @@ def test_workers_get_our_code_unless_the_job_brings_it(monkeypatch):
     assert not _brings_code()
     monkeypatch.setenv(name, '{"runtime_env": {"working_dir": "gcs://_ray_pkg_1.zip"}}')
     assert _brings_code()
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        (None, r"started here \(Exception: The node timed out\): try again \(or .* --inline\)$"),
+        ("1.2.3.4:6379", r"joined at '1\.2\.3\.4:6379' \(Exception: .*\): try again$"),
+    ],
+)
+def test_a_ray_that_does_not_start_is_told_in_a_line(monkeypatch, address, message):
+    def fail(**options):
+        raise Exception("The node timed out.\nIt may be overloaded.")
+
+    monkeypatch.setattr(ours.ray, "init", fail)
+    with pytest.raises(OSError, match=message):
+        start_ray(address)
