@@ -45,7 +45,7 @@ def best(search):
 
 
 @pytest.mark.parametrize("kind", BLOOMERS)
-@pytest.mark.parametrize("pruner", ["asha", "promotion", "hyperband", "median"])
+@pytest.mark.parametrize("pruner", ["asha", "promotion", "thaw", "hyperband", "median"])
 def test_it_survives_to_its_end_and_wins(tmp_path, kind, pruner):
     settings, horizon = BLOOMERS[kind]
     bloomer = flat(**{"warmup_epochs": 0.0, **settings})
