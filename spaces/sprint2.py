@@ -9,13 +9,14 @@ A curriculum ends within the first fifth of the training, so that the first rung
 every tier) judges networks that have been trained on all classes.
 """
 
-from spaces.space import Choice, IntRange, LogUniform, Space, Uniform
+from spaces.space import Choice, LogUniform, Space, Uniform
 
 AU = ("bce", "asymmetric")
 AU_GUIDED = ("au_spatial", "au_cross")
-ATTENTION = ("se", "eca", "cbam", "coordinate", *AU_GUIDED)
+BOTTLENECK = ("se", "cbam", "coordinate", "gather_excite")
+ATTENTION = ("eca", *BOTTLENECK, *AU_GUIDED)
 PACING = ("linear", "root", "geometric", "step")
-FUSION = ("concat", "fpn", "gated")
+FUSION = ("concat", "fpn", "gated", "attention_pool")
 NOT_LDAM = ("cross_entropy", "focal", "class_balanced", "balanced_softmax")  # it has its own head
 NEUTRAL = ("cross_entropy", "focal")  # losses that leave the class weights alone
 
@@ -25,8 +26,16 @@ SPACE = Space(
         "backbone": Choice(("resnet", "efficientnet", "convnext", "mobilenet", "vit"), "resnet"),
         "attention": Choice(("none", *ATTENTION), "none"),
         "attention_stage": Choice(("middle", "last"), "middle", {"attention": ATTENTION}),
+        "attention.reduction": Choice((4, 8, 16), 16, {"attention": BOTTLENECK}),
+        "attention.kernel": Choice((3, 7), 7, {"attention": ("cbam",)}),
+        "attention.extent": Choice((2, 4, 8), 4, {"attention": ("gather_excite",)}),
+        "attention.width": Choice((128, 256), 128, {"attention": ("au_cross",)}),
+        "attention.heads": Choice((4, 8), 4, {"attention": ("au_cross",)}),
+        "attention.layers": Choice((1, 2), 1, {"attention": ("au_cross",)}),
+        "attention.dropout": Uniform(0.1, 0.3, 0.1, {"attention": ("au_cross",)}),
         "fusion": Choice(("none", *FUSION), "none"),
-        "fusion.width": IntRange(64, 256, 128, log=True, when={"fusion": FUSION}),
+        "fusion.width": Choice((64, 128, 256), 128, {"fusion": FUSION}),
+        "fusion.heads": Choice((2, 4, 8), 4, {"fusion": ("attention_pool",)}),
         "dropout": Uniform(0.0, 0.5, 0.1),
         "au_loss": Choice(("none", *AU), "bce"),
         "au_weight": LogUniform(0.03, 3.0, 0.3, {"au_loss": AU}),
