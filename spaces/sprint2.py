@@ -20,10 +20,13 @@ FUSION = ("concat", "fpn", "gated", "attention_pool")
 NOT_LDAM = ("cross_entropy", "focal", "class_balanced", "balanced_softmax")  # it has its own head
 NEUTRAL = ("cross_entropy", "focal")  # losses that leave the class weights alone
 
+GENERAL = ("resnet", "efficientnet", "convnext", "mobilenet", "vit", "dinov2", "tinyvit")
+OF_FACES = ("facenet", "arcface", "hsemotion")  # left out unless --weights gives theirs
+
 SPACE = Space(
     "sprint2",
     {
-        "backbone": Choice(("resnet", "efficientnet", "convnext", "mobilenet", "vit"), "resnet"),
+        "backbone": Choice((*GENERAL, *OF_FACES), "resnet"),
         "attention": Choice(("none", *ATTENTION), "none"),
         "attention_stage": Choice(("middle", "last"), "middle", {"attention": ATTENTION}),
         "attention.reduction": Choice((4, 8, 16), 16, {"attention": BOTTLENECK}),

@@ -177,3 +177,15 @@ def test_a_belief_is_part_of_the_record_and_none_leaves_it_as_it_was():
 def test_a_belief_beyond_doubt_is_refused():
     with pytest.raises(ValueError, match="below 1"):
         Space("s", {"lr": Uniform(0.0, 1.0, 0.5, confidence=1.0)})
+
+
+def test_a_family_without_a_network_in_the_tier_is_left_out() -> None:
+    tiny = Space("s", {"backbone": Choice(("facenet", "vit", "test_resnet"), "facenet")})
+    dim = at_tier(tiny, TIERS["tiny"]).settings["backbone"]
+    assert dim == Choice(("test_vit", "test_resnet", "small_resnet"), "test_vit")
+
+
+@pytest.mark.parametrize("asked", ["facenet", Choice(("facenet", "arcface"), "arcface")])
+def test_a_tier_without_any_network_asked_for_is_refused(asked) -> None:
+    with pytest.raises(ValueError, match="tier tiny has no network for backbone facenet"):
+        at_tier(Space("s", {"backbone": asked}), TIERS["tiny"])

@@ -118,7 +118,8 @@ class ScaleGate(nn.Module):
 
     def weights(self, pooled: Tensor) -> Tensor:
         """How much each scale counts (N, scales); a row sums to 1."""
-        return self.weigh(pooled.flatten(1)).softmax(1)
+        weights: Tensor = self.weigh(pooled.flatten(1)).softmax(1)
+        return weights
 
 
 class CellPool(nn.Module):
@@ -145,7 +146,7 @@ class CellPool(nn.Module):
         """
         scores, areas = [], []
         for x, code in zip(brought, self.scale, strict=True):
-            place = positions(*x.shape[2:], x.shape[1], x.device).to(x.dtype)
+            place = positions(x.shape[2], x.shape[3], x.shape[1], x.device).to(x.dtype)
             keys = self.key(x.flatten(2).transpose(1, 2) + code + place)
             keys = keys.unflatten(2, self.queries.shape)
             scores.append((keys * self.queries).sum(3) / self.queries.shape[1] ** 0.5)
