@@ -45,12 +45,14 @@ def registries() -> dict[str, Registry[Any]]:
     from trainables.augment import AUGMENTS, MIXERS
     from trainables.fusion import FUSIONS
     from trainables.heads import HEADS
+    from trainables.local import LOCALS
     from trainables.losses import AU_LOSSES, LOSSES, REBALANCE
     from trainables.schedules import SCHEDULES
 
     return {
         "attention": ATTENTIONS,
         "fusion": FUSIONS,
+        "local": LOCALS,
         "head": HEADS,
         "loss": LOSSES,
         "rebalance": REBALANCE,
@@ -164,6 +166,7 @@ def _builders(bundle: DataBundle) -> dict[str, Build]:
     builds: dict[str, Build] = {
         "attention": lambda p: of["attention"][p.name](WIDTH, units, **p.args),
         "fusion": lambda p: of["fusion"][p.name]((WIDTH, WIDTH, WIDTH), **p.args),
+        "local": lambda p: of["local"][p.name](0, **p.args),
         "head": lambda p: of["head"][p.name](*compounds, **p.args),
         "loss": lambda p: of["loss"][p.name](counts, **p.args)(logits, targets),
         "rebalance": lambda p: of["rebalance"][p.name](counts, **p.args).class_weights(0.5),

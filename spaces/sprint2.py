@@ -17,6 +17,7 @@ BOTTLENECK = ("se", "cbam", "coordinate", "gather_excite")
 ATTENTION = ("eca", *BOTTLENECK, *AU_GUIDED)
 PACING = ("linear", "root", "geometric", "step")
 FUSION = ("concat", "fpn", "gated", "attention_pool")
+LOCAL = ("face", "anywhere")  # "anywhere": the control, the same boxes at random places
 NOT_LDAM = ("cross_entropy", "focal", "class_balanced", "balanced_softmax")  # it has its own head
 NEUTRAL = ("cross_entropy", "focal")  # losses that leave the class weights alone
 
@@ -39,6 +40,10 @@ SPACE = Space(
         "fusion": Choice(("none", *FUSION), "none"),
         "fusion.width": Choice((64, 128, 256), 128, {"fusion": FUSION}),
         "fusion.heads": Choice((2, 4, 8), 4, {"fusion": ("attention_pool",)}),
+        "local": Choice(("none", *LOCAL), "none"),
+        "local.boxes": Choice((3, 5), 3, {"local": LOCAL}),
+        "local.jitter": Uniform(0.0, 0.1, 0.05, {"local": LOCAL}),
+        "local.drop": Uniform(0.0, 0.3, 0.1, {"local": LOCAL}),
         "dropout": Uniform(0.0, 0.5, 0.1),
         "au_loss": Choice(("none", *AU), "bce"),
         "au_weight": LogUniform(0.03, 3.0, 0.3, {"au_loss": AU}),

@@ -13,6 +13,7 @@ from spaces.space import Choice, Dimension, LogUniform, Space, Value, prune
 BASELINE: dict[str, Value] = {  # the plan's starting point: one task, cross-entropy, nothing added
     "attention": "none",
     "fusion": "none",
+    "local": "none",
     "head": "flat",
     "loss": "cross_entropy",
     "loss.smoothing": 0.0,

@@ -11,6 +11,7 @@ from trainables.attention import ATTENTIONS, AU_AWARE, Attended
 from trainables.backbones import BACKBONES, Backbone, build_backbone
 from trainables.fusion import FUSIONS
 from trainables.heads import HEADS
+from trainables.local import LOCALS
 from trainables.losses import AU_LOSSES, LOSSES, Loss
 from trainables.rebalance import REBALANCE, Rebalance
 from trainables.registry import Registry
@@ -21,7 +22,18 @@ COUNTS = np.array([400, 120, 90, 40, 17, 6, 1])
 LABELS = np.repeat(np.arange(K), COUNTS)
 PAIRS = tuple((i % 4, (i + 1) % 4) for i in range(K))
 REGISTRIES: tuple[Registry, ...] = (
-    *(ATTENTIONS, AU_LOSSES, BACKBONES, FUSIONS, HEADS, LOSSES, ORDERS, REBALANCE, SCHEDULES),
+    *(
+        ATTENTIONS,
+        AU_LOSSES,
+        BACKBONES,
+        FUSIONS,
+        HEADS,
+        LOCALS,
+        LOSSES,
+        ORDERS,
+        REBALANCE,
+        SCHEDULES,
+    ),
 )
 
 

@@ -28,6 +28,7 @@ class TrialConfig:
     backbone: Part = Part("resnet10t")
     attention: Part = Part()
     fusion: Part = Part()
+    local: Part = Part()
     head: Part = Part("flat")
     loss: Part = Part("cross_entropy")
     rebalance: Part = Part()

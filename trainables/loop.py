@@ -16,6 +16,7 @@ from trainables.augment import AUGMENTS, MIXERS, Batch, Transform
 from trainables.config import TrialConfig
 from trainables.data.bundle import DataBundle, Split
 from trainables.data.tables import region_maps
+from trainables.local import local_of
 from trainables.losses import region_loss
 from trainables.optim import Average, Stepper, take
 from trainables.ranks import ALONE, Ranks
@@ -39,7 +40,7 @@ class Objective:
         """The mean loss of the batch and its detached parts; of ranks, their mean is that loss."""
         rows, factor = self.ranks.share(len(batch.images))
         own = take(batch, rows)
-        out = model(own.images.contiguous(memory_format=torch.channels_last))
+        out = model(own.images.contiguous(memory_format=torch.channels_last), own.boxes)
         weights = (own.targets * self.class_weights).sum(1)
         emotion = (self.emotion(out.logits, own.targets) * weights).sum()
         parts = {"emotion_loss": factor * emotion / len(batch.images)}
@@ -64,6 +65,7 @@ class Feed:
     targets: Tensor  # (N, K)
     aus: Tensor  # (N, A)
     regions: Tensor | None  # (A, R, R), the same template for every image
+    boxes: Tensor | None  # (B, 4), likewise
     transforms: tuple[Transform, ...]
     batch_size: int
     device: torch.device
@@ -76,10 +78,11 @@ class Feed:
                 return
             at = chosen.to(self.device)
             images = self._take(chosen, at)
-            regions = self.regions
-            if regions is not None:
-                regions = regions.expand(len(at), *regions.shape)
-            batch = Batch(images.float() / 255, self.targets[at], self.aus[at], regions)
+            regions, boxes = (
+                None if template is None else template.expand(len(at), *template.shape)
+                for template in (self.regions, self.boxes)
+            )
+            batch = Batch(images.float() / 255, self.targets[at], self.aus[at], regions, boxes)
             for transform in self.transforms:
                 batch = transform(batch, generator)
             yield batch
@@ -99,6 +102,7 @@ def make_feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> 
         config.region_weight > 0 or config.mix.name == "cutmix"
     )
     regions = torch.from_numpy(region_maps(bundle.au_names, REGION_SIZE)) if uses_regions else None
+    boxes = local_of(config).boxes.to(device)
     images: Tensor | NDArray[np.uint8] = train.images
     if device.type == "cuda" and train.images.nbytes < 0.5 * torch.cuda.mem_get_info()[0]:
         images = torch.from_numpy(np.array(train.images)).to(device)
@@ -111,6 +115,7 @@ def make_feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> 
         targets.to(device),
         torch.from_numpy(train.aus.astype(np.float32)).to(device),
         None if regions is None else regions.to(device),
+        boxes if len(boxes) else None,
         transforms,
         config.batch_size,
         device,

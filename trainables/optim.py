@@ -152,4 +152,5 @@ def micro_batches(batch: Batch, parts: int) -> Iterable[tuple[Batch, float]]:
 def take(batch: Batch, rows: slice) -> Batch:
     """These images of the batch, and all that goes with them."""
     regions = None if batch.regions is None else batch.regions[rows]
-    return Batch(batch.images[rows], batch.targets[rows], batch.aus[rows], regions)
+    boxes = None if batch.boxes is None else batch.boxes[rows]
+    return Batch(batch.images[rows], batch.targets[rows], batch.aus[rows], regions, boxes)

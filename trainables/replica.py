@@ -25,12 +25,12 @@ class Replica(nn.Module):
         self.ranks, self.is_alone = ranks, False
         self.inner = DistributedDataParallel(model, gradient_as_bucket_view=True)
 
-    def forward(self, images: Tensor) -> Any:
+    def forward(self, images: Tensor, boxes: Tensor | None = None) -> Any:
         if self.is_alone:
-            return self.inner.module(images)
+            return self.inner.module(images, boxes)
         on_cpu = images.device.type == "cpu"  # on a GPU, torch's SyncBatchNorm sees to it
         with SharedStatistics(self.ranks) if on_cpu else nullcontext():
-            return self.inner(images)
+            return self.inner(images, boxes)
 
     def hold(self) -> AbstractContextManager[None]:
         """A context in which gradients add up on each rank instead of being averaged."""
