@@ -14,6 +14,7 @@ from trainables.registry import Registry, unknown
 
 WIDTH = 64  # of the maps on which parts are tried
 RANGES = {  # of the plain settings: the least, the most, and whether the least is itself too little
+    "soft_labels": (0, 1, False),
     "au_weight": (0, inf, False),
     "region_weight": (0, inf, False),
     "batch_size": (1, inf, False),

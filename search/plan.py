@@ -120,7 +120,22 @@ def fit_to_data(space: Space, bundle: DataBundle) -> tuple[Space, list[str]]:
         fitted = _leave_out(fitted, "head", COMPOUND_HEADS, why)
         if fitted != before:
             notes.append(f"{why}: additive heads are off")
+    if bundle.train.distributions is None and fitted.settings.get("soft_labels", 0.0) != 0.0:
+        why = "the data has no crowd votes"
+        fitted = _one_hot(fitted, why)
+        notes.append(f"{why}: soft labels are off")
     return fitted, notes
+
+
+def _one_hot(space: Space, why: str) -> Space:
+    """The space with soft labels off. Raises ValueError when it cannot do without."""
+    dim = space.settings["soft_labels"]
+    if not isinstance(dim, Dimension) or not dim.contains(0.0):
+        raise ValueError(
+            f"space '{space.name}' asks for soft_labels, but {why}: take other --data, or a space "
+            "with soft_labels 0"
+        )
+    return space.fixed({"soft_labels": 0.0})
 
 
 def _without_au_loss(space: Space) -> Space:

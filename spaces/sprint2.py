@@ -17,6 +17,7 @@ BOTTLENECK = ("se", "cbam", "coordinate", "gather_excite")
 ATTENTION = ("eca", *BOTTLENECK, *AU_GUIDED)
 PACING = ("linear", "root", "geometric", "step")
 FUSION = ("concat", "fpn", "gated", "attention_pool")
+HEADS = ("flat", "additive", "additive_residual", "cosine")
 LOCAL = ("face", "anywhere")  # "anywhere": the control, the same boxes at random places
 NOT_LDAM = ("cross_entropy", "focal", "class_balanced", "balanced_softmax")  # it has its own head
 NEUTRAL = ("cross_entropy", "focal")  # losses that leave the class weights alone
@@ -54,7 +55,10 @@ SPACE = Space(
         "au_loss.gamma_neg": Choice((0.0, 1.0, 2.0, 4.0), 2.0, {"au_loss": ("asymmetric",)}),
         "au_loss.margin": Choice((0.0, 0.05), 0.0, {"au_loss": ("asymmetric",)}),
         "loss": Choice((*NEUTRAL, "class_balanced", "ldam", "balanced_softmax"), "cross_entropy"),
-        "head": Choice(("flat", "additive", "additive_residual"), "flat", {"loss": NOT_LDAM}),
+        "soft_labels": Choice((0.0, 0.25, 0.5, 0.75, 1.0), 0.0),  # off where there are no votes
+        "head": Choice(HEADS, "flat", {"loss": NOT_LDAM}),
+        "head.shrink": LogUniform(1e-3, 0.1, 0.01, {"head": ("additive_residual",)}),
+        "head.scale": Choice((8.0, 16.0, 30.0), 16.0, {"head": ("cosine",)}),
         "loss.smoothing": Choice((0.0, 0.05, 0.1, 0.2), 0.1, {"loss": ("cross_entropy",)}),
         "loss.gamma": Uniform(0.5, 3.0, 1.0, {"loss": ("focal",)}),
         "loss.beta": Choice((0.9, 0.95, 0.99, 0.995, 0.999), 0.99, {"loss": ("class_balanced",)}),

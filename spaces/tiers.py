@@ -17,6 +17,7 @@ BASELINE: dict[str, Value] = {  # the plan's starting point: one task, cross-ent
     "head": "flat",
     "loss": "cross_entropy",
     "loss.smoothing": 0.0,
+    "soft_labels": 0.0,
     "rebalance": "none",
     "au_loss": "none",
     "au_weight": 0.0,

@@ -16,6 +16,7 @@ from trainables.data import cache
 
 LR = LogUniform(1e-3, 1e-2, 2e-3)
 PLAIN = {"backbone": "small_resnet", "lr": LR}
+NO_VOTES = "the data has no crowd votes: soft labels are off"
 FLAGS = {"seed": None, "weights": None, "metric": None, "image_size": None, "epochs": None}
 
 
@@ -140,10 +141,21 @@ def test_a_tier_that_overrules_a_space_says_so():
 # --- the space on the data -----------------------------------------------------------------------
 
 
-def test_the_embedded_data_can_feed_every_space(bundle):
+def test_the_embedded_data_can_feed_every_space_but_for_votes(bundle):
     for name in NAMES:
         space, _ = sized(find(name))
-        assert plan.fit_to_data(space, bundle) == (space, [])
+        fitted, notes = plan.fit_to_data(space, bundle)
+        if "soft_labels" in space.settings:
+            assert notes == [NO_VOTES]
+            space = space.fixed({"soft_labels": 0.0})
+        assert fitted == space
+
+
+def test_data_with_votes_keeps_soft_labels(bundle):
+    votes = np.ones((len(bundle.train), 6), np.float32)
+    voted = replace(bundle, train=replace(bundle.train, distributions=votes))
+    space, _ = sized(find("sprint2"))
+    assert plan.fit_to_data(space, voted) == (space, [])
 
 
 def test_au_and_compound_parts_switch_themselves_off_and_say_so(plain_bundle):
@@ -152,10 +164,11 @@ def test_au_and_compound_parts_switch_themselves_off_and_say_so(plain_bundle):
     assert fitted.settings["au_loss"] == "none"
     assert not [n for n in fitted.settings if n.startswith(("au_loss.", "au_weight", "region_"))]
     assert not set(fitted.settings["attention"].options) & set(plan.AU_ATTENTION)
-    assert fitted.settings["head"] == "flat"
+    assert fitted.settings["head"].options == ("flat", "cosine")
     assert notes == [
         "the data has no AU labels: AU loss and AU-guided attention are off",
         "the classes are not compounds of basic emotions: additive heads are off",
+        NO_VOTES,
     ]
     check.check_space(fitted)
 
@@ -180,6 +193,8 @@ def test_a_space_without_such_parts_gets_no_notes(plain_bundle):
             "asks for attention au_cross or au_spatial, but",
         ),
         ({"head": "additive"}, "asks for head additive, but the classes are not compounds"),
+        ({"soft_labels": 0.5}, "asks for soft_labels, but the data has no crowd votes"),
+        ({"soft_labels": Choice((0.5, 1.0), 0.5)}, "or a space with soft_labels 0"),
     ],
 )
 def test_a_space_that_insists_on_what_the_data_lacks_is_refused(settings, message, plain_bundle):

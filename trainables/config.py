@@ -41,6 +41,7 @@ class TrialConfig:
     attention_stage: str = "last"  # which feature map it works on: middle or last
     curriculum_order: str = "class_count"
     metric: str = "macro_f1"  # of metrics.OBJECTIVES: what its score is
+    soft_labels: float = 0.0  # share of the target that crowd votes make; the rest is one-hot
     au_weight: float = 0.0  # lambda in L = L_emotion + lambda L_AU
     region_weight: float = 0.0  # of the loss that draws AU attention to the AU's region
     image_size: int = 64

@@ -20,6 +20,7 @@ from trainables.local import local_of
 from trainables.losses import region_loss
 from trainables.optim import Average, Stepper, take
 from trainables.ranks import ALONE, Ranks
+from trainables.targets import training_targets
 
 EVALUATION_BATCH = 256
 REGION_SIZE = 16  # region maps are supervision for feature maps, which are no finer
@@ -97,7 +98,7 @@ class Feed:
 def make_feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> Feed:
     """The training images of a trial, ready to be indexed."""
     train = bundle.train
-    targets = torch.eye(len(bundle.class_names))[torch.from_numpy(np.array(train.labels))]
+    targets = training_targets(bundle, config.soft_labels)
     uses_regions = bool(bundle.au_names) and (
         config.region_weight > 0 or config.mix.name == "cutmix"
     )
