@@ -9,7 +9,7 @@ A curriculum ends within the first fifth of the training, so that the first rung
 every tier) judges networks that have been trained on all classes.
 """
 
-from spaces.space import Choice, LogUniform, Space, Uniform
+from spaces.space import Choice, LogUniform, Space, Uniform, Value
 
 AU = ("bce", "asymmetric")
 AU_GUIDED = ("au_spatial", "au_cross")
@@ -24,6 +24,16 @@ NEUTRAL = ("cross_entropy", "focal")  # losses that leave the class weights alon
 
 GENERAL = ("resnet", "efficientnet", "convnext", "mobilenet", "vit", "dinov2", "tinyvit")
 OF_FACES = ("facenet", "arcface", "hsemotion")  # left out unless --weights gives theirs
+
+NO_AUS: dict[str, Value] = {"au_loss": "none"}
+AUS: dict[str, Value] = {"au_loss": "bce", "au_weight": 0.3}
+ANCHORS: dict[str, dict[str, Value]] = {  # methods 2.16: imbalance first, then one thing more
+    "cross-entropy": NO_AUS,
+    "balanced softmax": {**NO_AUS, "loss": "balanced_softmax"},
+    "deferred": {**NO_AUS, "rebalance": "deferred"},
+    "deferred, AUs": {**AUS, "rebalance": "deferred"},
+    "deferred, AUs, additive": {**AUS, "rebalance": "deferred", "head": "additive"},
+}
 
 SPACE = Space(
     "sprint2",
@@ -89,4 +99,5 @@ SPACE = Space(
         "ema": Choice((0.9, 0.95, 0.98), 0.95),
         "warmup_epochs": 1.0,
     },
+    anchors=ANCHORS,
 )

@@ -129,7 +129,7 @@ def at_tier(space: Space, tier: Tier) -> Space:
     if "backbone" in settings:
         settings["backbone"] = _networks(settings["backbone"], tier)
     sized = {name: _in_networks(value, tier) for name, value in settings.items()}
-    return Space(space.name, prune(sized))
+    return replace(space, settings=prune(sized))
 
 
 def _networks(backbone: Dimension | Value, tier: Tier) -> Dimension | Value:
