@@ -5,13 +5,12 @@ import math
 from dataclasses import dataclass, replace
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from search.check import PROBLEMS, build, reason
 from search.options import LARGEST, SMALLEST
 from spaces.anchors import first_tries, lacking
-from spaces.space import Choice, Dimension, Space, Value, is_log, prune
+from spaces.show import space_table
+from spaces.space import Choice, Dimension, Space, Value, prune
 from spaces.tiers import TIERS, Tier, at_tier, baseline
 from trainables.cli import say
 from trainables.config import TrialConfig
@@ -207,46 +206,9 @@ def combinations(space: Space) -> int:
     )
 
 
-def space_table(space: Space) -> Table:
-    """Every setting with its values, its default and when it applies, in 80 columns."""
-    table = Table(title=Text(f"space {space.name}"), box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name, width in (("setting", 22), ("values", 21), ("default", 13), ("when", None)):
-        table.add_column(name, no_wrap=name == "setting", min_width=width, overflow="fold")
-    for name, dim in space.settings.items():
-        if isinstance(dim, Dimension):
-            when = "; ".join(condition(space, other, v) for other, v in dim.when.items())
-            table.add_row(name, values(dim), short(dim.default), when)
-        else:
-            table.add_row(name, "constant", short(dim), "")
-    return table
-
-
-def values(dim: Dimension) -> str:
-    if isinstance(dim, Choice):
-        return ", ".join(map(short, dim.options))
-    return f"{dim.low:g} … {dim.high:g}" + " (log)" * is_log(dim)
-
-
-def condition(space: Space, name: str, wanted: tuple[Value, ...]) -> str:
-    """When a setting has one of the values wanted, in few words."""
-    dim = space.settings.get(name)
-    options = dim.options if isinstance(dim, Choice) else ()
-    possible = [v for v in wanted if not options or v in options]
-    rest = [v for v in options if v not in wanted]
-    if rest == ["none"] and len(possible) > 1:
-        return f"{name} is set"
-    if 0 < len(rest) < len(possible) and "none" not in rest:
-        return f"{name} is not {' or '.join(map(short, rest))}"
-    return f"{name} is {' or '.join(map(short, possible))}"
-
-
-def short(value: Value) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def describe_plan(console: Console, space: Space, sizes: Sizes, rungs: list[int]) -> None:
     """Print the space, and the plan of trials and rungs."""
-    console.print(space_table(space))
+    console.print(space_table(space, console.width))
     judged = f"judged after epoch {', '.join(map(str, rungs))}" if rungs else "none stopped early"
     say(
         console,

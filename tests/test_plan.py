@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from search import check, plan
+from spaces import show
 from spaces.catalog import NAMES, find
 from spaces.space import Choice, IntRange, LogUniform, Space, Uniform
 from spaces.tiers import TIERS
@@ -217,14 +218,14 @@ def test_a_space_that_insists_on_what_the_data_lacks_is_refused(settings, messag
 )
 def test_conditions_are_told_in_few_words(wanted, words):
     space = space_of(curriculum=Choice(("none", "linear", "root", "step"), "none"))
-    assert plan.condition(space, "curriculum", wanted) == words
+    assert show.condition(space, "curriculum", wanted) == words
 
 
 def test_the_space_fits_80_columns_and_no_name_is_broken():
     for name in NAMES:
         space, _ = sized(find(name))
         console = Console(file=io.StringIO(), width=80)
-        console.print(plan.space_table(space))
+        console.print(show.space_table(space))
         lines = console.file.getvalue().splitlines()
         assert max(map(len, lines)) <= 80
         first = {line.split(" ")[0] for line in lines}
