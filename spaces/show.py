@@ -67,11 +67,10 @@ def _row(space: Space, name: str) -> dict[str, object]:
 def space_table(space: Space, width: int = 80) -> Table:
     """Every setting with its values, its default and when it applies, in that many columns."""
     table = Table(title=Text(f"space {space.name}"), box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    columns = {"setting": 22, "kind": 6, "values": 21, "default": 13}
-    for name, least in columns.items():
-        table.add_column(name, no_wrap=name == "setting", min_width=least, overflow="fold")
-    left = width - sum(columns.values()) - len(columns)
-    table.add_column("when", max_width=max(14, left), overflow="fold")
+    more = max(0, width - 80) // 3
+    columns = {"setting": 22, "kind": 6, "values": 21 + more, "default": 13 + more}
+    for name, own in {**columns, "when": 14 + more}.items():
+        table.add_column(name, width=own, overflow="fold")
     for name, dim in space.settings.items():
         if isinstance(dim, Dimension):
             when = "; ".join(condition(space, other, v) for other, v in dim.when.items())

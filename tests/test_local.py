@@ -12,6 +12,7 @@ from trainables.loop import make_feed
 from trainables.model import FERModel, build_model
 
 C, D = 16, 24
+BRANCHES = [name for name in LOCALS if name != "none"]
 
 
 def branch(name: str = "face", **arguments: object) -> LocalBranch:
@@ -32,7 +33,7 @@ def ramp(size: int = 10) -> Tensor:
 # --- boxes ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["face", "anywhere"])
+@pytest.mark.parametrize("name", BRANCHES)
 @pytest.mark.parametrize("boxes", [3, 5])
 def test_boxes_lie_within_the_image(name: str, boxes: int) -> None:
     found = LOCALS[name](7, boxes=boxes).boxes
@@ -109,7 +110,7 @@ def test_pooling_takes_maps_that_are_not_square() -> None:
 # --- the branch ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["face", "anywhere"])
+@pytest.mark.parametrize("name", BRANCHES)
 def test_branch_learns_with_every_parameter_and_starts_small(name: str) -> None:
     module = branch(name)
     added = module(feature_map())

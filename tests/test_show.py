@@ -24,8 +24,9 @@ def test_table_names_every_setting_in_80_columns(name, capsys, monkeypatch) -> N
     assert set(find(name).settings) <= {line.split(" ")[0] for line in lines}
 
 
-def test_no_condition_is_cut_off(capsys, monkeypatch) -> None:
-    text = "".join(line[66:].strip() for line in shown(capsys, monkeypatch, "sprint2"))
+@pytest.mark.parametrize("words", [(), ("--tier", "mid")])
+def test_no_condition_is_cut_off(words, capsys, monkeypatch) -> None:
+    text = "".join(line[66:].strip() for line in shown(capsys, monkeypatch, "sprint2", *words))
     assert "attentionisseorcbamorcoordinateorgather_excite" in text.replace(" ", "")
     assert "headisadditive_residual" in text.replace(" ", "")
 

@@ -111,16 +111,11 @@ class LocalBranch(nn.Module):
 
 def pool_boxes(features: Tensor, boxes: Tensor, cells: int) -> Tensor:
     """(N, B, C, cells, cells): means of the map over a grid of cells in each box."""
-    height, width = features.shape[2:]
-    scale = boxes.new_tensor([width, height, width, height])
-    found = roi_align(
-        features.float(),
-        list((boxes * scale).float()),
-        cells,
-        spatial_scale=1.0,
-        sampling_ratio=2,
-        aligned=True,
-    )
+    n, height, width = len(features), *features.shape[2:]
+    scaled = boxes.float() * boxes.new_tensor([width, height, width, height])
+    owner = torch.arange(n, device=boxes.device).repeat_interleave(boxes.shape[1])
+    places = torch.cat([owner[:, None], scaled.flatten(0, 1)], 1)
+    found = roi_align(features.float(), places, cells, sampling_ratio=2, aligned=True)
     cells_of: Tensor = found.unflatten(0, boxes.shape[:2]).to(features.dtype)
     return cells_of
 
