@@ -145,8 +145,16 @@ def test_gains_biases_and_positions_do_not_decay() -> None:
     assert not {n for n in names if n.endswith((".bias", "pos_embed", "cls_token", "norm.weight"))}
 
 
-def test_network_overfits_eight_images() -> None:
-    model, labels = build(backbone="small_resnet", **{"backbone.width": 8}), torch.arange(8)
+ALL_PARTS = {
+    **{"attention": "gather_excite", "fusion": "attention_pool", "local": "face"},
+    **{"local.boxes": 5, "head": "cosine"},
+}
+
+
+@pytest.mark.parametrize("parts", [{}, ALL_PARTS], ids=["plain", "all parts"])
+def test_network_overfits_eight_images(parts: dict[str, object]) -> None:
+    settings = {"backbone": "small_resnet", "backbone.width": 8, **parts}
+    model, labels = build(**settings), torch.arange(8)
     optimiser = torch.optim.AdamW(parameter_groups(model, 3e-3, 1.0, 0.0))
     for _ in range(40):
         optimiser.zero_grad()
