@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     args = parser().parse(words)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: see README.md
     from rich.console import Console
 
     from search.plan import settle
@@ -219,11 +220,22 @@ def _report(store: "RunStore", console: "Console") -> int:
     except KeyboardInterrupt:
         print(f"interrupted; the trials are done, and {later}", file=sys.stderr)
         return 130
+    _tell_front(store, console)
     errors = [r.result.error for r in store.records() if r.result and r.result.status == "failed"]
     if len(errors) < len(store.records()):
         return 0
     print(f"error: all {len(errors)} trials failed, the first with: {errors[0]}", file=sys.stderr)
     return 1
+
+
+def _tell_front(store: "RunStore", console: "Console") -> None:
+    """Print the trials that no other beats, where there are several objectives."""
+    from search.front import front, front_lines
+
+    objectives = store.meta().get("objectives") or ()
+    points = front({record.id: record.result for record in store.records()}, objectives)
+    for line in front_lines(points, objectives):
+        say(console, "front", line)
 
 
 def _leaderboard(store: "RunStore", console: "Console") -> int:

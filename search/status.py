@@ -22,6 +22,7 @@ from rich.text import Text
 
 from search.folder import LOCK
 from search.forecast import Estimate
+from search.front import Point, front, front_lines
 from search.monitor import number, rung_lines, span, trial_line
 from search.tally import Known, Tally
 from trainables.cli import Parser, run_command
@@ -59,6 +60,14 @@ class Status:
     def counts(self) -> dict[str, int]:
         ended = {name: self.tally.ended[name] for name in ("completed", "stopped", "failed")}
         return {"unfinished": len(self.tally.trials) - sum(ended.values()), **ended}
+
+    @property
+    def objectives(self) -> list[str]:
+        return list(self.meta.get("objectives") or ())
+
+    def front(self) -> dict[str, Point]:
+        """Trials that no other beats in every objective; {} where there is but one."""
+        return front({t: k.result for t, k in self.tally.trials.items()}, self.objectives)
 
     def hours(self) -> tuple[float, float | None]:
         """Hours of training summed over workers, and GPU-hours where run.json tells the GPUs."""
@@ -119,6 +128,10 @@ def as_dict(status: Status) -> dict[str, Any]:
         "trials": {"asked": meta.get("trials"), "begun": len(tally.trials), **status.counts},
         "best": _trial(tally, tally.best),
         "baseline": _trial(tally, tally.baseline),
+        "front": [
+            {"trial": trial, **dict(zip(status.objectives, point, strict=True))}
+            for trial, point in status.front().items()
+        ],
         "rungs": [{"epoch": epoch, **vars(rung)} for epoch, rung in tally.rungs.items()],
         "failures": [_failure(trial, tally.trials[trial]) for trial in tally.failures],
         "epochs": tally.epochs,
@@ -166,6 +179,7 @@ def page(status: Status, now: float) -> Group:
     for name, trial in (("best", tally.best), ("baseline", tally.baseline)):
         if trial is not None:
             lines.append(Text(f"{name:9}{trial_line(tally, trial)}"))
+    lines += [Text(f"front    {t}") for t in front_lines(status.front(), status.objectives)]
     if tally.rungs:
         lines.append(Text("rungs    " + "; ".join(rung_lines(tally))))
     if meta.get("dashboard"):
