@@ -169,7 +169,7 @@ def picture(boxes: Tensor, size: int = 64) -> Batch:
     columns, rows = (at >= x0) & (at < x1), (at >= y0) & (at < y1)
     white = (rows[:, :, None] & columns[:, None, :]).float()[:, None].expand(-1, 3, -1, -1)
     n = len(boxes)
-    return Batch(white, torch.eye(n), torch.zeros(n, 0), None, boxes)
+    return Batch(white, torch.eye(n), torch.zeros(n, 0), boxes=boxes)
 
 
 def centre_of(images: Tensor) -> Tensor:

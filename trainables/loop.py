@@ -83,7 +83,8 @@ class Feed:
                 None if template is None else template.expand(len(at), *template.shape)
                 for template in (self.regions, self.boxes)
             )
-            batch = Batch(images.float() / 255, self.targets[at], self.aus[at], regions, boxes)
+            pixels = images.float() / 255
+            batch = Batch(pixels, self.targets[at], self.aus[at], regions, boxes=boxes)
             for transform in self.transforms:
                 batch = transform(batch, generator)
             yield batch

@@ -4,6 +4,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -153,4 +154,11 @@ def take(batch: Batch, rows: slice) -> Batch:
     """These images of the batch, and all that goes with them."""
     regions = None if batch.regions is None else batch.regions[rows]
     boxes = None if batch.boxes is None else batch.boxes[rows]
-    return Batch(batch.images[rows], batch.targets[rows], batch.aus[rows], regions, boxes)
+    return replace(
+        batch,
+        images=batch.images[rows],
+        targets=batch.targets[rows],
+        aus=batch.aus[rows],
+        regions=regions,
+        boxes=boxes,
+    )
