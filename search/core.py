@@ -40,6 +40,9 @@ class Proposer(Protocol):
     def ask(self) -> Proposal | None:
         """A configuration never given before, or None when there is none left."""
 
+    def prefer(self, paused: Mapping[str, int]) -> str | None:
+        """The trial waiting at its epoch that deserves more than any new configuration, if one."""
+
     def reopen(self, config: Flat) -> None:
         """Take back a configuration of the record, as if it had just been asked for."""
 
@@ -55,6 +58,7 @@ class Pruner(Protocol):
 
     max_epochs: int
     milestones: tuple[int, ...]
+    is_led: bool  # who goes on is asked of the proposer, as long as new configurations may come
     rungs: dict[int, dict[str, float]]  # milestone -> trial -> score
     protected: set[str]
 
@@ -67,6 +71,8 @@ class Pruner(Protocol):
     def decide(self, trial: str, epoch: int, score: float) -> Verdict: ...
 
     def promote(self, paused: Mapping[str, int], is_last: bool = False) -> str | None: ...
+
+    def let_go(self, trial: str, rung: int) -> None: ...
 
 
 class Observer(Protocol):
@@ -179,13 +185,22 @@ class Search:
         return bool(self.spent)
 
     def _promote(self, is_last: bool = False) -> str | None:
-        trial = self.pruner.promote(self.paused, is_last)
+        if self.pruner.is_led and self._may_propose:
+            trial = self.proposer.prefer(self.paused)
+            if trial is not None:
+                self.pruner.let_go(trial, self.paused[trial])
+        else:
+            trial = self.pruner.promote(self.paused, is_last)
         if trial is not None:
             del self.paused[trial]
         return trial
 
+    @property
+    def _may_propose(self) -> bool:
+        return not self.exhausted and len(self.rows) < self.budget
+
     def _propose(self) -> str | None:
-        if not self.exhausted and len(self.rows) < self.budget:
+        if self._may_propose:
             proposal = self.proposer.ask()
             if proposal is not None:
                 trial = self.store.create_trial(proposal.config, len(self.rows), proposal.role)

@@ -62,8 +62,7 @@ class Encoder:
         changes = rng.random((n, p)) < rate
         changes[np.arange(n), rng.integers(p, size=n)] = True
         near = filled + rng.choice(STEPS, size=(n, 1)) * rng.normal(size=(n, p))
-        near = np.abs(near)
-        near = np.clip(np.where(near > 1, 2 - near, near), 0, 1)  # reflected at both ends
+        near = np.clip(near, 0, 1)  # what is best often lies at an end
         return self._settle(np.where(changes, np.where(self.is_choice, fresh, near), filled))
 
     def features(self, points: Array) -> Array:

@@ -70,10 +70,11 @@ def _add_size(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_how(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--sampler", help="auto (the default), tpe, mfgp, random, gp, cmaes, nsga2")
+    group.add_argument("--sampler", help="auto (the default), mfgp, tpe, random, gp, cmaes, nsga2")
     group.add_argument(
         "--pruner",
-        help="who goes on: auto (the default), asha, promotion, hyperband, median, none",
+        help="who goes on: auto (the default), asha, thaw (with mfgp), promotion, hyperband, "
+        "median, none",
     )
     group.add_argument(
         "--objectives",

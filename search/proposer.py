@@ -9,7 +9,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from search.core import Proposal
 from spaces.space import Choice, Dimension, IntRange, Space, Value
@@ -49,6 +49,14 @@ class Model(Protocol):
         """The end of an open trial."""
 
 
+@runtime_checkable
+class Leader(Model, Protocol):
+    """A model that also says which of the waiting trials go on."""
+
+    def prefer(self, paused: Mapping[str, int], seed: int) -> str | None:
+        """The trial waiting at its epoch that is worth more than the next draw; None if none is."""
+
+
 class SpaceProposer:
     """Proposals from a space. State: what was asked, what is open, and the model."""
 
@@ -76,7 +84,7 @@ class SpaceProposer:
                 self.reopen(config.flat())
                 return Proposal(role, config)
         for attempt in range(RE_ASKS):
-            config = self._unseen(self.model.draw(self._draw_seed(attempt)))
+            config = self._unseen(self.model.draw(self._seed(attempt)))
             if config is not None:
                 self.model.keep(config.trial_id)
                 self._register(config.trial_id, is_open=True)
@@ -84,12 +92,19 @@ class SpaceProposer:
             self.model.drop()
         return None
 
+    def prefer(self, paused: Mapping[str, int]) -> str | None:
+        """The waiting trial that the model wants to see more of than of anything new."""
+        assert isinstance(self.model, Leader)  # `strategy` lets no other lead
+        if self.anchors:
+            return None  # what is given comes first
+        return self.model.prefer(paused, self._seed(f"{sum(paused.values())}/{len(paused)}"))
+
     def reopen(self, config: Flat) -> None:
         """Take back a configuration of the record. One outside the space is kept from the model."""
         wanted = TrialConfig.from_flat(config)
         params = params_of(self.space, wanted)
         if params is not None:
-            self.model.reopen(wanted.trial_id, params, self._draw_seed(0))
+            self.model.reopen(wanted.trial_id, params, self._seed(0))
         self._register(wanted.trial_id, is_open=params is not None)
 
     def observe(self, trial: str, epoch: int, score: float) -> None:
@@ -101,7 +116,7 @@ class SpaceProposer:
             self._open.remove(trial)
             self.model.tell(trial, history, status)
 
-    def _draw_seed(self, attempt: int) -> int:
+    def _seed(self, attempt: object) -> int:
         text = f"{self.seed}/{self.asked}/{attempt}"
         return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
 

@@ -2,6 +2,8 @@
 
 asha        stopping kind of asynchronous successive halving (Li et al. 2020, arXiv 1810.05934)
 promotion   its other kind: every trial waits at a rung and goes on once it is among the best there
+thaw        every trial waits at rungs, and the sampler's model says who goes on (Swersky et al.
+            2014, arXiv 1406.3896); in the end as many as successive halving keeps
 hyperband   ASHA in brackets that begin ever later (Li et al. 2018, arXiv 1603.06560)
 median      better than the median of the others at every epoch (Golovin et al. 2017, Vizier)
 none        every trial is trained to its end
@@ -13,7 +15,7 @@ import zlib
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
-from math import ceil, inf, isfinite
+from math import ceil, inf, isfinite, sqrt
 from typing import Literal
 
 from trainables.registry import Registry
@@ -39,9 +41,11 @@ class Pruner:
         allowed: Allowed,
         brackets: int = 1,
         is_pausing: bool = False,
+        is_led: bool = False,
     ) -> None:
         self.max_epochs, self.milestones = max_epochs, tuple(rungs)
         self.allowed, self.brackets, self.is_pausing = allowed, brackets, is_pausing
+        self.is_led = is_led  # by the proposer, as long as there are new configurations
         self.rungs: dict[int, dict[str, float]] = {m: {} for m in self.milestones}
         self.protected: set[str] = set()
         self.spared: dict[str, int] = {}
@@ -89,9 +93,13 @@ class Pruner:
                 heappop(heap)  # it has gone on, or ended, since
             if heap and self._rank(heap[0][1], rung) < self._places(heap[0][1], rung, is_last):
                 trial = heappop(heap)[1]
-                self._verdicts[trial, rung] = "continue"
+                self.let_go(trial, rung)
                 return trial
         return None
+
+    def let_go(self, trial: str, rung: int) -> None:
+        """The trial that waits there goes on."""
+        self._verdicts[trial, rung] = "continue"
 
     def _judge(self, trial: str, epoch: int) -> Verdict:
         if self.is_pausing:
@@ -142,6 +150,18 @@ def promotion(max_epochs: int, grace: int = 1, eta: int = ETA) -> Pruner:
     """The best floor(n/eta) of the n that have come to a rung go on, the others wait."""
     rungs = milestones(max_epochs, grace, eta)
     return Pruner(max_epochs, rungs, lambda n: n // eta, is_pausing=True)
+
+
+@PRUNERS.register
+def thaw(max_epochs: int, grace: int = 1, eta: int = ETA) -> Pruner:
+    """Rungs by steps of sqrt(eta) down from the end; of n that came to one, n / sqrt(eta) go on."""
+    _check(max_epochs, grace, eta)
+    rungs, at = {grace}, float(max_epochs)
+    while round(at) > grace:
+        rungs.add(round(at))
+        at /= sqrt(eta)
+    below = sorted(rung for rung in rungs if rung < max_epochs)
+    return Pruner(max_epochs, below, lambda n: ceil(n / sqrt(eta)), is_pausing=True, is_led=True)
 
 
 @PRUNERS.register

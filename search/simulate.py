@@ -149,8 +149,8 @@ def _parser() -> Parser:
     p.add_argument(
         "--problem", default="cliffs", help=f"{', '.join(PROBLEMS)}, lcbench:TASK, nb301"
     )
-    p.add_argument("--sampler", default="tpe", help=", ".join(SAMPLERS))
-    p.add_argument("--pruner", default="asha", help=", ".join(PRUNERS))
+    p.add_argument("--sampler", default="mfgp", help=", ".join(SAMPLERS))
+    p.add_argument("--pruner", default="thaw", help=", ".join(PRUNERS))
     p.add_argument("--workers", type=whole(1, 10_000), default=1)
     p.add_argument("--budget", type=number(0, is_open=True), default=20, help="in full trainings")
     p.add_argument("--seeds", type=whole(1, 1000), default=3)

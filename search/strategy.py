@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 AUTO = "auto"
 COSTS = {"latency": "latency_ms", "parameters": "parameters"}  # minimised -> where rows have it
 SINGLE = ("cmaes", "mfgp")  # samplers that cannot weigh several objectives
+LEADERS = ("mfgp",)  # samplers that can say which trial goes on
 
 
 def settle(args: argparse.Namespace, root: Path) -> argparse.Namespace:
@@ -28,9 +29,9 @@ def settle(args: argparse.Namespace, root: Path) -> argparse.Namespace:
     args.objectives = _objectives(args)
     then = read_meta(RunStore(root)) if args.resume else {}
     if args.sampler in (None, AUTO):
-        args.sampler = then.get("sampler") or ("nsga2" if len(args.objectives) > 1 else "tpe")
+        args.sampler = then.get("sampler") or ("nsga2" if len(args.objectives) > 1 else "mfgp")
     if args.pruner in (None, AUTO):
-        own = "promotion" if args.sampler == "mfgp" else "asha"  # mfgp is a rule of both
+        own = "thaw" if args.sampler in LEADERS else "asha"
         args.pruner = then.get("pruner") or own
     _check(args)
     return args
@@ -68,6 +69,11 @@ def _check(args: argparse.Namespace) -> None:
     ):
         if name not in known:
             raise LookupError(unknown(kind, name, [AUTO, *known]))
+    if args.pruner == "thaw" and args.sampler not in LEADERS:
+        raise ValueError(
+            f"pruner 'thaw' asks the sampler who goes on, and '{args.sampler}' cannot tell: take "
+            f"--sampler {' or '.join(LEADERS)}, or another pruner"
+        )
     if len(args.objectives) > 1 and args.sampler in SINGLE:
         raise ValueError(
             f"sampler '{args.sampler}' has one objective, not {len(args.objectives)}: "

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
-from scipy.special import ndtr
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -26,6 +25,7 @@ JITTER = 1e-6
 MEDIANS = np.log([1.0, 0.1, 0.5, 0.5, 0.15, 0.03])
 SPREADS = np.array([0.7, 1.0, 0.7, 0.7, 0.7, 0.7])
 ITERATIONS = 25
+FULL: Array = np.zeros(1)  # the gap at full training
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,9 @@ def fit(points: Points, y: Array, groups: Ints, dimensions: int) -> Theta:
     options = {"maxiter": ITERATIONS, "maxfun": ITERATIONS + 8}
     found = minimize(
         lambda t: _loss(t, terms, y, median, spread), median, jac=True, method="L-BFGS-B",
-        options=options,
+        bounds=list(zip(median - 4 * spread, median + 4 * spread, strict=True)), options=options,
     )  # fmt: skip
-    best = np.clip(found.x, median - 4 * spread, median + 4 * spread)
-    return Theta(best[:dimensions], best[dimensions:])
+    return Theta(found.x[:dimensions], found.x[dimensions:])
 
 
 @dataclass(frozen=True)
@@ -137,10 +136,12 @@ class Posterior:
         self._lower = cholesky(matrix, lower=True, check_finite=False)
         self._weights = cho_solve((self._lower, True), y, check_finite=False)
 
-    def predict(self, x: Array, trial: Ints | None = None, gap: float = 0.0) -> tuple[Array, Array]:
-        """Mean and standard deviation (N,) at the gap; of these trials, if they have been seen."""
+    def predict(
+        self, x: Array, trial: Ints | None = None, gap: Array = FULL
+    ) -> tuple[Array, Array]:
+        """Mean and standard deviation (N,) at the gaps (N,) or (1,), of these trials if any."""
         f, e, g, c, d, _ = self.variances
-        gaps = gap * self.points.gap[None]
+        gaps = gap[:, None] * self.points.gap[None]
         cross = (f + gaps * g) * _matern(x / self._widths, self._x) + gaps * c
         if trial is not None:
             cross = cross + (e + gaps * d) * (trial[:, None] == self.points.trial[None])
@@ -153,9 +154,3 @@ def _matern(a: Array, b: Array) -> Array:
     squares = (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * a @ b.T
     r = np.sqrt(5 * np.maximum(squares, 0))
     return np.asarray((1 + r + r * r / 3) * np.exp(-r))
-
-
-def expected_improvement(mean: Array, sd: Array, best: float) -> Array:
-    """How much more than `best` is to be expected (N,)."""
-    z = (mean - best) / sd
-    return np.asarray(sd * (z * ndtr(z) + np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)))

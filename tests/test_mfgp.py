@@ -4,14 +4,15 @@ import math
 
 import numpy as np
 import pytest
-from toy import SPACE
+from toy import EPOCHS, SPACE, quality, start
 
 from search.encoding import Encoder
 from search.mfgp import Known
 from search.problems import PROBLEMS
 from search.samplers import SAMPLERS
 from search.simulate import run
-from search.surrogate import Points, _loss, _Terms, prior
+from search.surrogate import Points, Posterior, Theta, _loss, _Terms, prior
+from trainables.config import TrialConfig
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -38,7 +39,7 @@ def test_the_gradient_of_the_fit_is_that_of_its_loss():
 
 
 def test_a_simulated_run_spends_its_budget_and_repeats_exactly():
-    one, two = (run(PROBLEMS["branches"](), "mfgp", "promotion", 0, 4, 3) for _ in range(2))
+    one, two = (run(PROBLEMS["branches"](), "mfgp", "thaw", 0, 4, 3) for _ in range(2))
     assert one == two
     assert 3 * 27 <= one.epochs < 3 * 27 + 4  # the other workers end the epoch they are in
 
@@ -52,3 +53,86 @@ def test_a_score_of_zero_is_a_score_and_an_end_without_one_is_the_worst():
     model.keep("a")
     model.tell("a", [{"epoch": 1, "score": 0.0}], "stopped")
     assert model.trials["a"].scores == {1: 0.0}
+
+
+def test_a_posterior_is_that_of_the_textbook():
+    """Against the matrices written out, for an observed trial at gap 0.3 and a new point at 0."""
+    rng = np.random.default_rng(1)
+    points = Points(rng.random((5, 2)), np.array([0, 0, 1, 2, 2]), np.array([1, 0.4, 1, 1, 0.0]))
+    y, sizes = rng.normal(size=5), np.log([1.0, 0.3, 0.7, 0.4, 0.2, 0.1])
+    f, e, g, c, d, noise = np.exp(2 * sizes)
+
+    def kernel(a, trial_a, gap_a, b, trial_b, gap_b):
+        r = math.sqrt(5 * (((a - b) / [0.5, 2.0]) ** 2).sum())
+        shape, same, gaps = (1 + r + r * r / 3) * math.exp(-r), trial_a == trial_b, gap_a * gap_b
+        return (f + g * gaps) * shape + gaps * c + (e + d * gaps) * same
+
+    known = list(zip(points.x, points.trial, points.gap, strict=True))
+    matrix = np.array([[kernel(*p, *q) for q in known] for p in known])
+    matrix += (noise + 1e-6) * np.eye(5)
+    posterior = Posterior(points, y, Theta(np.log([0.5, 2.0]), sizes), np.array([0, 1]))
+    for asked, trial, gap in ((points.x[0], 0, 0.3), (rng.random(2), -1, 0.0)):
+        cross = np.array([kernel(asked, trial, gap, *p) for p in known])
+        mean = cross @ np.linalg.solve(matrix, y)
+        own = kernel(asked, trial, gap, asked, trial, gap)
+        sd = math.sqrt(own - cross @ np.linalg.solve(matrix, cross))
+        told = posterior.predict(asked[None], np.array([trial]), np.array([gap]))
+        assert told[0] == pytest.approx([mean])
+        assert told[1] == pytest.approx([sd])
+
+
+def leading(seed, tops, epoch=1):
+    """A model that has seen a score of each trial, by learning rate, and all of them waiting."""
+    model = SAMPLERS["mfgp"](SPACE, 40, ("score",))
+    for number, (lr, value) in enumerate(tops):
+        model.reopen(str(number), {**SPACE.defaults(), "lr": lr}, seed)
+        model.observe(str(number), epoch, value)
+    return model, {str(number): epoch for number in range(len(tops))}
+
+
+def test_the_model_prefers_the_best_of_those_that_wait_and_not_those_that_run():
+    tops = [(10.0 ** -(1 + k / 4), 0.5 - 0.03 * abs(k - 6)) for k in range(13)]
+    model, paused = leading(0, tops, epoch=5)
+    told = [model.prefer(paused, seed) for seed in range(40)]
+    chosen = [trial for trial in told if trial is not None]
+    assert chosen
+    assert set(chosen) <= {"5", "6", "7"}
+    assert told == [model.prefer(paused, seed) for seed in range(40)]
+    del paused["6"]  # it has a worker now
+    assert "6" not in [model.prefer(paused, seed) for seed in range(40)]
+
+
+def test_what_the_model_does_not_know_goes_on_and_nobody_waits_for_too_little():
+    model, paused = leading(0, [(1e-3, 0.5), (1e-2, 0.6)])
+    assert model.prefer(paused, 0) is None  # two are too few to model
+    assert model.prefer({**paused, "anchor": 3}, 0) == "anchor"
+
+
+def test_the_point_that_beat_those_that_wait_is_the_next_one_drawn():
+    model, paused = leading(0, [(10.0**-k, 0.1 * k) for k in (1, 2, 3, 4, 5)] * 2)
+    seed = next(s for s in range(99) if model.prefer(paused, s) is None)
+    drawn = model.draw(seed + 1)
+    again, _ = leading(0, [(10.0**-k, 0.1 * k) for k in (1, 2, 3, 4, 5)] * 2)
+    again.prefer(paused, seed)
+    assert again.draw(seed + 2) == drawn
+    assert again.draw(seed + 2) != drawn
+
+
+def test_a_search_led_by_its_model_ends_and_trains_the_best_whole(tmp_path):
+    search = start(tmp_path, budget=16, pruner="thaw", sampler="mfgp")
+    while (handout := search.next()) is not None:
+        own = search.store.trial(handout.id, handout.attempt)
+        done, value, verdict = len(own.history()), quality(own.config()), "continue"
+        while verdict == "continue" and done < EPOCHS:
+            done += 1
+            row = {"epoch": done, "score": value * done / EPOCHS, "seconds": 1.0}
+            own.append(row)
+            verdict = search.on_row(handout.id, row)
+        if verdict == "continue":
+            search.on_end(handout.id)
+    assert search.is_finished
+    ended = {r.id: r.result.status for r in search.store.records()}
+    assert len(ended) == 16
+    assert set(ended.values()) == {"completed", "stopped"}
+    best = max(ended, key=lambda trial: quality(TrialConfig.from_flat(search.configs[trial])))
+    assert ended[best] == "completed"

@@ -8,7 +8,7 @@ from from_scratch import expected_epochs, expected_survivors
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.pruners import asha
+from search.pruners import asha, thaw
 
 
 def test_milestones_grow_by_eta_and_end_below_max_epochs():
@@ -110,3 +110,29 @@ def test_expected_epochs_by_hand():
 def test_nonsense_is_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
         asha(**{"max_epochs": 9, **wrong})
+
+
+def test_thawing_rungs_lie_a_root_of_eta_apart_down_from_the_end():
+    assert thaw(51, grace=6, eta=3).milestones == (6, 10, 17, 29)
+    assert thaw(9, grace=3, eta=3).milestones == (3, 5)
+    assert thaw(2, grace=2, eta=3).milestones == ()
+
+
+def test_whoever_is_let_go_from_a_rung_goes_on_even_if_it_shows_its_row_again():
+    pruner = thaw(9, grace=3)
+    assert pruner.decide("a", 3, 0.5) == "pause"
+    pruner.let_go("a", 3)
+    assert pruner.decide("a", 3, 0.5) == "continue"
+    assert pruner.decide("a", 5, 0.6) == "pause"
+
+
+def test_once_nothing_is_new_the_best_of_a_rung_by_a_root_of_eta_go_on():
+    pruner = thaw(9, grace=3)
+    waiting = {f"t{i}": 3 for i in range(6)}
+    for i, trial in enumerate(waiting):
+        pruner.decide(trial, 3, i / 10)
+    gone = []
+    while (trial := pruner.promote(waiting)) is not None:
+        gone.append(trial)
+        del waiting[trial]
+    assert gone == ["t5", "t4", "t3", "t2"]  # 6 / sqrt(3) = 3.5

@@ -18,8 +18,9 @@ def settled(*words, root=None):
 
 def test_what_is_not_said_is_chosen():
     args = settled()
-    assert (args.sampler, args.pruner) == ("tpe", "asha")
-    assert settled("--sampler", "mfgp").pruner == "promotion"
+    assert (args.sampler, args.pruner) == ("mfgp", "thaw")
+    assert settled("--sampler", "tpe").pruner == "asha"
+    assert settled("--pruner", "asha").sampler == "mfgp"
     assert args.objectives == ["macro_f1"]
 
 
@@ -41,6 +42,7 @@ def test_several_objectives_take_a_sampler_that_weighs_them():
         (["--objectives", "uar,latency"], "give --metric uar"),
         (["--objectives", "macro_f1,latency", "--sampler", "cmaes"], "take nsga2 or tpe"),
         (["--objectives", "macro_f1,latency", "--sampler", "mfgp"], "one objective, not 2"),
+        (["--sampler", "tpe", "--pruner", "thaw"], "'tpe' cannot tell: take --sampler mfgp, or"),
         (["--objectives", "macro_f1,latency", "--warm-start", "r"], "leave out --objectives"),
     ],
 )

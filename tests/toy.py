@@ -95,5 +95,7 @@ def start(root: Path, budget: int = 12, pruner: str = "asha", **options: Any) ->
     """A search on the run folder, new or resumed."""
     fresh = not (root / "run.json").exists()
     store = RunStore.create(root, {"name": "toy"}) if fresh else RunStore.open(root)
+    if pruner == "thaw":  # asks the model who goes on
+        options.setdefault("sampler", "mfgp")
     proposer = proposer_of(budget=budget, **options)
     return Search(store, proposer, PRUNERS[pruner](EPOCHS, 1, 3), budget)
