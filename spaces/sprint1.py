@@ -5,7 +5,7 @@ About 10 dimensions. Its control is built in: au_loss "none" is lambda = 0.
 
 from spaces.space import Choice, LogUniform, Space, Uniform
 
-AU = ("bce", "asymmetric")
+AU = ("bce", "plain_bce", "asymmetric", "weighted_asymmetric")
 AU_GUIDED = ("au_spatial", "au_cross")
 
 SPACE = Space(
@@ -19,6 +19,7 @@ SPACE = Space(
         "region_weight": LogUniform(0.01, 1.0, 0.1, {"attention": ("au_spatial",), "au_loss": AU}),
         "au_loss.clip": LogUniform(1.0, 20.0, 5.0, {"au_loss": ("bce",)}),
         "au_loss.gamma_neg": Choice((0.0, 1.0, 2.0, 4.0), 2.0, {"au_loss": ("asymmetric",)}),
+        "au_loss.gamma_pos": Choice((0.0, 1.0), 1.0, {"au_loss": ("asymmetric",)}),
         "au_loss.margin": Choice((0.0, 0.05), 0.0, {"au_loss": ("asymmetric",)}),
         "loss": "cross_entropy",
         "loss.smoothing": Choice((0.0, 0.05, 0.1, 0.2), 0.1),

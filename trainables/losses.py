@@ -108,18 +108,15 @@ def none_(positives: Counts, known: Counts) -> Loss:
 
 
 @AU_LOSSES.register
+def plain_bce(positives: Counts, known: Counts) -> Loss:
+    """Binary cross-entropy, present and absent AUs alike: the control of the other three."""
+    return weighted_bce(np.ones(len(positives)))
+
+
+@AU_LOSSES.register
 def bce(positives: Counts, known: Counts, *, clip: float = 5.0) -> Loss:
     """Binary cross-entropy, a present AU weighing (absent / present) images, 1 to `clip` times."""
-    weights = np.clip((known - positives) / np.maximum(positives, 1), 1, max(clip, 1.0))
-
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        x = logits.float()
-        present = tensor(weights, x) * functional.logsigmoid(x)
-        absent = functional.logsigmoid(-x)
-        y = targets.float().clamp_min(0)
-        return mean_of_known(-(y * present + (1 - y) * absent), targets)
-
-    return loss
+    return weighted_bce(np.clip((known - positives) / np.maximum(positives, 1), 1, max(clip, 1.0)))
 
 
 @AU_LOSSES.register
@@ -148,6 +145,38 @@ def asymmetric(
         present = doubt**gamma_pos * functional.logsigmoid(x)
         y = targets.float().clamp_min(0)
         return mean_of_known(-(y * present + (1 - y) * q**gamma_neg * absent), targets)
+
+    return loss
+
+
+@AU_LOSSES.register
+def weighted_asymmetric(positives: Counts, known: Counts) -> Loss:
+    """-w_a [y log p + sg(p) (1 - y) log(1 - p)] (ME-GraphAU, Luo et al. 2022, 2205.01782).
+
+    w_a is one over the share of images that show the AU, mean 1 over the AUs; p as a factor is held
+    constant (sg), as in the authors' code. An AU that no training image shows weighs nothing, where
+    the paper would divide by zero.
+    """
+    rates = positives / np.maximum(known, 1)
+    rarity = np.where(positives > 0, 1 / np.maximum(rates, 1e-12), 0.0)
+    weights = rarity / max(rarity.sum(), 1e-12) * (positives > 0).sum()
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        x, y = logits.float(), targets.float().clamp_min(0)
+        absent = x.sigmoid().detach() * functional.logsigmoid(-x)
+        cost = -(y * functional.logsigmoid(x) + (1 - y) * absent)
+        return mean_of_known(tensor(weights, x) * cost, targets)
+
+    return loss
+
+
+def weighted_bce(weights: NDArray[np.floating]) -> Loss:
+    """Binary cross-entropy in which a present AU weighs `weights` (A,) and an absent one 1."""
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        x, y = logits.float(), targets.float().clamp_min(0)
+        present = tensor(weights, x) * functional.logsigmoid(x)
+        return mean_of_known(-(y * present + (1 - y) * functional.logsigmoid(-x)), targets)
 
     return loss
 
