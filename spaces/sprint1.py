@@ -6,6 +6,8 @@ About 10 dimensions. Its control is built in: au_loss "none" is lambda = 0.
 from spaces.space import Choice, LogUniform, Space, Uniform
 
 AU = ("bce", "plain_bce", "asymmetric", "weighted_asymmetric")
+LEARNED = ("uncertainty", "gradnorm")  # balances that find lambda; au_weight is where they begin
+FIXED_MOSTLY = 0.6  # a draw keeps lambda fixed with 0.6 + 0.4 / 4 = 0.7 (methods 2.2)
 AU_GUIDED = ("au_spatial", "au_cross")
 
 SPACE = Space(
@@ -21,6 +23,17 @@ SPACE = Space(
         "au_loss.gamma_neg": Choice((0.0, 1.0, 2.0, 4.0), 2.0, {"au_loss": ("asymmetric",)}),
         "au_loss.gamma_pos": Choice((0.0, 1.0), 1.0, {"au_loss": ("asymmetric",)}),
         "au_loss.margin": Choice((0.0, 0.05), 0.0, {"au_loss": ("asymmetric",)}),
+        "au_balance": Choice(
+            ("fixed", "uncertainty", "pcgrad", "gradnorm"), "fixed", {"au_loss": AU}, FIXED_MOSTLY
+        ),
+        "au_balance.start": Choice((-1.0, 0.0, 1.0), 0.0, {"au_balance": ("uncertainty",)}),
+        "au_balance.alpha": Uniform(0.5, 1.5, 1.0, {"au_balance": ("gradnorm",)}),
+        "au_balance.rate": LogUniform(1e-3, 1e-1, 1e-2, {"au_balance": LEARNED}),
+        "au_warmup": Choice(
+            ("none", "linear"), "none", {"au_loss": AU, "au_balance": ("fixed", "pcgrad")}
+        ),
+        "au_warmup.start": Choice((0.01, 0.1), 0.1, {"au_warmup": ("linear",)}),
+        "au_warmup.full_at": Uniform(0.05, 0.3, 0.15, {"au_warmup": ("linear",)}),  # the first rung
         "loss": "cross_entropy",
         "loss.smoothing": Choice((0.0, 0.05, 0.1, 0.2), 0.1),
         "dropout": Uniform(0.0, 0.5, 0.1),

@@ -9,19 +9,22 @@ from torch import Tensor, nn
 
 from trainables.attention import ATTENTIONS, AU_AWARE, Attended
 from trainables.backbones import BACKBONES, Backbone, build_backbone
+from trainables.balance import BALANCES, Balance
 from trainables.fusion import FUSIONS
 from trainables.heads import HEADS
 from trainables.losses import AU_LOSSES, LOSSES, Loss
 from trainables.rebalance import REBALANCE, Rebalance
 from trainables.registry import Registry
 from trainables.schedules import ORDERS, SCHEDULES, Schedule
+from trainables.state import pack, unpack
 
 N, K, A = 6, 7, 5
 COUNTS = np.array([400, 120, 90, 40, 17, 6, 1])
 LABELS = np.repeat(np.arange(K), COUNTS)
 PAIRS = tuple((i % 4, (i + 1) % 4) for i in range(K))
 REGISTRIES: tuple[Registry, ...] = (
-    *(ATTENTIONS, AU_LOSSES, BACKBONES, FUSIONS, HEADS, LOSSES, ORDERS, REBALANCE, SCHEDULES),
+    *(ATTENTIONS, AU_LOSSES, BACKBONES, BALANCES, FUSIONS, HEADS, LOSSES),
+    *(ORDERS, REBALANCE, SCHEDULES),
 )
 
 
@@ -147,6 +150,51 @@ def test_right_au_costs_less_than_wrong(name: str, present: float) -> None:
     loss, target = AU_LOSSES[name](np.full(A, 9), np.full(A, 90)), torch.full((1, A), present)
     right = torch.full((1, A), 4 * (2 * present - 1))
     assert loss(right, target) < loss(-right, target)
+
+
+# --- balances ------------------------------------------------------------------------------------
+
+LESSONS = [((2.6, 0.2), (1.0, 0.1)), ((2.2, 0.19), (0.8, 0.3)), ((2.3, 0.1), (0.9, 0.2))]
+
+
+@pytest.fixture(params=BALANCES)
+def balance(request: pytest.FixtureRequest) -> Balance:
+    return BALANCES[request.param]()
+
+
+def test_balance_starts_with_lambda_as_given(balance: Balance) -> None:
+    assert balance.weights == (1, 1)
+
+
+def test_balance_keeps_weights_positive(balance: Balance) -> None:
+    for _ in range(500):
+        balance.learn((9.0, 1e-3), (7.0, 1e-4))
+    assert all(0 < weight < np.inf for weight in balance.weights)
+
+
+def test_balance_adds_gradients_that_agree(balance: Balance) -> None:
+    emotion = torch.rand(9)
+    au = torch.rand(9)
+    torch.testing.assert_close(balance.rule.join(emotion, au), emotion + au)
+
+
+def test_balance_learns_nothing_of_what_was_not_there(balance: Balance) -> None:
+    balance.learn((2.0, 0.0), (1.0, 0.0))  # no AU label in the batch
+    balance.learn((2.0, 1.0), (1.0, float("nan")))
+    assert balance.weights == (1, 1)
+
+
+@pytest.mark.parametrize("name", BALANCES)
+def test_balance_goes_on_from_its_state_as_if_never_stopped(name: str) -> None:
+    straight, again = BALANCES[name](), BALANCES[name]()
+    for lesson in LESSONS[:2]:
+        straight.learn(*lesson)
+    again.restore(unpack(pack(straight.state())))
+    assert again.weights == straight.weights
+    for balance in (straight, again):
+        balance.learn(*LESSONS[2])
+    assert again.weights == straight.weights
+    assert (again.weights != (1, 1)) == again.learns
 
 
 # --- attention -----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ N images, K classes, A action units, S pixels, R region-map size.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from trainables.augment import AUGMENTS, MIXERS, Batch, Transform
+from trainables.balance import Losses
 from trainables.config import TrialConfig
 from trainables.data.bundle import DataBundle, Split
 from trainables.data.tables import region_maps
 from trainables.losses import region_loss
+from trainables.model import Output
 from trainables.optim import Average, Stepper, take
 from trainables.ranks import ALONE, Ranks
 
@@ -35,25 +38,32 @@ class Objective:
     class_weights: Tensor  # (K,), of the deferred re-weighting; ones before it sets in
     ranks: Ranks = ALONE
 
-    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean loss of the batch and its detached parts; of ranks, their mean is that loss."""
+    def __call__(self, model: nn.Module, batch: Batch) -> Losses:
+        """The mean losses of the batch; those of ranks, whose mean they are, add up to them."""
         rows, factor = self.ranks.share(len(batch.images))
         own = take(batch, rows)
         out = model(own.images.contiguous(memory_format=torch.channels_last))
         weights = (own.targets * self.class_weights).sum(1)
         emotion = (self.emotion(out.logits, own.targets) * weights).sum()
         parts = {"emotion_loss": factor * emotion / len(batch.images)}
-        total = parts["emotion_loss"] + out.penalty
+        au = None
+        for name, weight, value in self._au_parts(out, own, batch):
+            parts[name] = factor * value
+            au = weight * parts[name] + (0 if au is None else au)
+        detached = {name: value.detach() for name, value in parts.items()}
+        return Losses(parts["emotion_loss"] + out.penalty, au, detached)
+
+    def _au_parts(
+        self, out: Output, own: Batch, batch: Batch
+    ) -> Iterator[tuple[str, float, Tensor]]:
+        """Name, weight and value of each loss on AUs, as this rank's part of the whole batch."""
         if self.au_weight and out.au_logits is not None:
             known = (batch.aus >= 0).any(1).sum().clamp_min(1)  # images without labels do not count
-            parts["au_loss"] = factor * self.au(out.au_logits, own.aus).sum() / known
-            total = total + self.au_weight * parts["au_loss"]
+            yield "au_loss", self.au_weight, self.au(out.au_logits, own.aus).sum() / known
         if self.region_weight and out.au_maps is not None and own.regions is not None:
             of_own, of_all = ((b.aus > 0.5).sum().clamp_min(1) for b in (own, batch))
             mean = region_loss(out.au_maps, own.regions, own.aus)
-            parts["region_loss"] = factor * (of_own / of_all) * mean
-            total = total + self.region_weight * parts["region_loss"]
-        return total, {name: value.detach() for name, value in parts.items()}
+            yield "region_loss", self.region_weight, (of_own / of_all) * mean
 
 
 @dataclass(frozen=True)
@@ -125,20 +135,18 @@ def train_epoch(
     stepper: Stepper,
     learning_rate: Callable[[], None],
 ) -> dict[str, float]:  # six arguments, each a thing the epoch drives
-    """Train on the batches; the mean of each part of the loss. Raises FloatingPointError on NaN."""
+    """Train on the batches; the mean of each part of the loss. Raises FloatingPointError on NaN.
+
+    One batch that has AU labels is taken task by task, so that `stepper.norms` tells of the epoch.
+    """
     model.train()
+    stepper.norms = None
     sums: dict[str, float] = {}
     images = 0
     for batch in batches:
         learning_rate()
-        parts: dict[str, Tensor] = {}
-
-        def loss(piece: Batch, parts: dict[str, Tensor] = parts) -> Tensor:
-            total, found = objective(model, piece)
-            parts.update(found)
-            return total
-
-        own = {"train_loss": stepper.step(batch, loss), **{n: float(p) for n, p in parts.items()}}
+        is_measured = objective.au_weight > 0 and stepper.norms is None and has_aus(batch)
+        own = stepper.step(batch, partial(objective, model), is_measured)
         found = objective.ranks.mean(own)
         if not np.isfinite(found["train_loss"]):
             detail = ", ".join(f"{name} {part:g}" for name, part in list(found.items())[1:])
@@ -148,6 +156,11 @@ def train_epoch(
         for name, number in found.items():
             sums[name] = sums.get(name, 0.0) + number * len(batch.images)
     return {name: total / max(1, images) for name, total in sums.items()}
+
+
+def has_aus(batch: Batch) -> bool:
+    """Whether an AU of any of the images is known."""
+    return bool((batch.aus >= 0).any())
 
 
 @torch.inference_mode()

@@ -1,0 +1,68 @@
+"""The AU task of a trial: its loss, lambda over the training, and the signs that it lives.
+
+N images, A action units.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables import metrics
+from trainables.balance import Pair
+from trainables.config import TrialConfig
+from trainables.data.bundle import Split
+from trainables.losses import AU_LOSSES, Loss
+from trainables.schedules import SCHEDULES
+from trainables.store import Predictions, Row
+
+DEAD_RATIO = 1e-4  # below it the AU task does not teach the network, whatever lambda says
+
+
+@dataclass(frozen=True)
+class AuTask:
+    """What supervises the AUs, and how much it weighs."""
+
+    loss: Loss  # (N, A) logits and targets -> (N,)
+    weight: Callable[[float], float]  # progress -> lambda in force, before balancing; 0: no task
+
+
+def make_au_task(config: TrialConfig, train: Split) -> AuTask:
+    """The AU task of a configuration, by the training images."""
+    positives, known = (train.aus == 1).sum(0), (train.aus >= 0).sum(0)
+    loss = AU_LOSSES[config.au_loss.name](positives, known, **config.au_loss.args)
+    warmup = SCHEDULES[config.au_warmup.name](**config.au_warmup.args)
+    top = config.au_weight if config.au_loss.name != "none" else 0.0
+    return AuTask(loss, lambda progress: top * warmup(progress))
+
+
+def watch(val: Predictions, weight: float, balance: Pair, norms: Pair | None) -> Row:
+    """What shows whether the AU task lives: its weight over that of the emotion task, how many AUs
+    can be scored, and the norms of the two gradients on shared parameters, one over the other.
+
+    `norms` are None where no image of the epoch had a known AU.
+    """
+    if not weight:
+        return {}
+    emotion, au = norms or (0.0, 0.0)
+    ratio = au / emotion if emotion else 0.0
+    return {
+        "au_supported": int(supported(val).sum()),
+        "lambda": weight * balance[1] / balance[0],
+        "gradient_ratio": ratio,
+        "au_dead": ratio < DEAD_RATIO,
+    }
+
+
+def supported(val: Predictions) -> NDArray[np.bool_]:
+    """Which AUs (A,) have enough positive images to be scored."""
+    return np.asarray((val.aus == 1).sum(0) >= metrics.MIN_SUPPORT)
+
+
+def mean_f1(val: Predictions) -> float | None:
+    """Mean F1 over the AUs that can be scored; None without an AU head."""
+    enough = supported(val)
+    if not val.au_probs.size or not enough.any():
+        return None
+    return float(np.nanmean(metrics.au_f1(val.aus, val.au_probs)[enough]))
