@@ -47,6 +47,7 @@ def registries() -> dict[str, Registry[Any]]:
     from trainables.fusion import FUSIONS
     from trainables.heads import HEADS
     from trainables.losses import AU_LOSSES, LOSSES, REBALANCE
+    from trainables.reading import READINGS
     from trainables.schedules import SCHEDULES
 
     return {
@@ -57,6 +58,7 @@ def registries() -> dict[str, Registry[Any]]:
         "rebalance": REBALANCE,
         "au_loss": AU_LOSSES,
         "au_balance": BALANCES,
+        "au_reading": READINGS,
         "au_warmup": SCHEDULES,
         "curriculum": SCHEDULES,
         "augment": AUGMENTS,
@@ -173,6 +175,7 @@ def _builders(bundle: DataBundle) -> dict[str, Build]:
         "rebalance": lambda p: of["rebalance"][p.name](counts, **p.args).class_weights(0.5),
         "curriculum": lambda p: of["curriculum"][p.name](**p.args)(0.5),
         "au_balance": lambda p: of["au_balance"][p.name](**p.args),
+        "au_reading": lambda p: of["au_reading"][p.name](units, classes, **p.args),
         "au_warmup": lambda p: of["au_warmup"][p.name](**p.args)(0.5),
         "augment": lambda p: of["augment"][p.name](**p.args),
         "mix": lambda p: of["mix"][p.name](**p.args),

@@ -34,6 +34,7 @@ SPACE = Space(
         ),
         "au_warmup.start": Choice((0.01, 0.1), 0.1, {"au_warmup": ("linear",)}),
         "au_warmup.full_at": Uniform(0.05, 0.3, 0.15, {"au_warmup": ("linear",)}),  # the first rung
+        "au_reading": Choice(("none", "linear", "random"), "none", {"au_loss": AU}),
         "loss": "cross_entropy",
         "loss.smoothing": Choice((0.0, 0.05, 0.1, 0.2), 0.1),
         "dropout": Uniform(0.0, 0.5, 0.1),

@@ -242,6 +242,8 @@ def test_the_watch_by_hand() -> None:
     [
         ({"au_balance": "pcgrad"}, "au_balance 'pcgrad' needs AU supervision"),
         ({"au_warmup": "linear", "au_loss": "bce"}, "au_warmup 'linear' needs AU supervision"),
+        ({"au_reading": "linear"}, "au_reading 'linear' needs AU supervision"),
+        ({**TAUGHT, "au_reading": "linear", "loss": "ldam"}, "'ldam' is defined on cosines"),
         (
             {**TAUGHT, "au_warmup": "linear", "au_balance": "gradnorm"},
             "'gradnorm' learns the weight of the AU task, and au_warmup 'linear' moves it too",

@@ -13,6 +13,7 @@ from trainables.balance import BALANCES, Balance
 from trainables.fusion import FUSIONS
 from trainables.heads import HEADS
 from trainables.losses import AU_LOSSES, LOSSES, Loss
+from trainables.reading import READINGS
 from trainables.rebalance import REBALANCE, Rebalance
 from trainables.registry import Registry
 from trainables.schedules import ORDERS, SCHEDULES, Schedule
@@ -24,7 +25,7 @@ LABELS = np.repeat(np.arange(K), COUNTS)
 PAIRS = tuple((i % 4, (i + 1) % 4) for i in range(K))
 REGISTRIES: tuple[Registry, ...] = (
     *(ATTENTIONS, AU_LOSSES, BACKBONES, BALANCES, FUSIONS, HEADS, LOSSES),
-    *(ORDERS, REBALANCE, SCHEDULES),
+    *(ORDERS, READINGS, REBALANCE, SCHEDULES),
 )
 
 
@@ -287,6 +288,25 @@ def test_head_learns_with_every_parameter_from_the_first_step(name: str) -> None
     nn.functional.cross_entropy(logits, torch.arange(N)).backward()
     assert logits.shape == (N, K)
     assert all(p.grad is not None and p.grad.any() for p in head.parameters())
+
+
+@pytest.mark.parametrize("name", READINGS)
+def test_reading_changes_nothing_at_the_start_and_learns_from_the_first_step(name: str) -> None:
+    reading, logits = READINGS[name](A, K), torch.randn(N, K)
+    out = reading(logits, torch.randn(N, A))
+    assert torch.equal(out, logits)
+    nn.functional.cross_entropy(out + 0 * logits.requires_grad_(), torch.arange(N)).backward()
+    assert all(p.grad is not None and p.grad.all() for p in reading.parameters())
+
+
+@pytest.mark.parametrize("name", READINGS)
+def test_reading_leaves_the_aus_to_their_own_loss(name: str) -> None:
+    reading, au_logits = READINGS[name](A, K), torch.randn(N, A, requires_grad=True)
+    for parameter in reading.parameters():
+        nn.init.ones_(parameter)
+    (reading(torch.randn(N, K), au_logits).sum() + 0 * au_logits.sum()).backward()
+    assert au_logits.grad is not None
+    assert not au_logits.grad.any()
 
 
 # --- schedules, orders, rebalancing --------------------------------------------------------------

@@ -33,6 +33,7 @@ class TrialConfig:
     rebalance: Part = Part()
     au_loss: Part = Part()
     au_balance: Part = Part("fixed")  # of the emotion and the AU task
+    au_reading: Part = Part()  # how emotion logits read the AU probabilities
     au_warmup: Part = Part()  # a schedule, of the share of lambda that is in force
     curriculum: Part = Part()
     augment: Part = Part("light")
@@ -130,13 +131,20 @@ LEARNED_BALANCES = ("uncertainty", "gradnorm")  # they set the weight of the AU 
 
 
 def check_au_settings(config: TrialConfig) -> None:
-    """Raise ValueError for a part of AU supervision in a trial that has none, and for two of
-    them that both set lambda."""
+    """Raise ValueError for settings of AU supervision that contradict each other or the rest.
+
+    They do without AU supervision, where two set lambda, and where LDAM meets an addition.
+    """
     if config.au_balance.name in LEARNED_BALANCES and config.au_warmup.name != "none":
         raise ValueError(
             f"au_balance '{config.au_balance.name}' learns the weight of the AU task, and "
             f"au_warmup '{config.au_warmup.name}' moves it too: set au_warmup to 'none', or "
             "au_balance to 'fixed' or 'pcgrad'"
+        )
+    if config.au_reading.name != "none" and config.loss.name == "ldam":
+        raise ValueError(
+            f"au_reading '{config.au_reading.name}' adds to the logits, and loss 'ldam' is defined "
+            "on cosines: set au_reading to 'none' or take another loss"
         )
     if config.au_weight > 0 and config.au_loss.name != "none":
         return

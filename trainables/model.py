@@ -15,6 +15,7 @@ from trainables.config import Part, TrialConfig
 from trainables.fusion import FUSIONS, Fusion
 from trainables.heads import HEADS, Components, penalty_of, small_linear
 from trainables.losses import LDAM_SCALE
+from trainables.reading import READINGS
 from trainables.weights import load_weights
 
 log = logging.getLogger(__name__)
@@ -34,15 +35,22 @@ class Output(NamedTuple):
 
 
 class FERModel(nn.Module):
-    """Backbone -> attention on one map -> fusion -> heads."""
+    """Backbone -> attention on one map -> fusion -> heads, of which emotion may read AUs."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, backbone: Backbone, attention: nn.Module, stage: int, fusion: Fusion, heads: "Heads"
+        self,
+        backbone: Backbone,
+        attention: nn.Module,
+        stage: int,
+        fusion: Fusion,
+        heads: "Heads",
+        reading: nn.Module,
     ) -> None:
         super().__init__()
+        self.reading = reading
         self.backbone, self.attention, self.stage = backbone, attention, stage
         self.fusion, self.heads = fusion, heads
         self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
@@ -54,7 +62,8 @@ class FERModel(nn.Module):
         maps[self.stage] = features
         embedding, _ = self.fusion(maps)
         embedding, logits, au_logits = self.heads(embedding, features, seen_logits)
-        return Output(logits, au_logits, au_maps, embedding, penalty_of(self.heads.emotion, logits))
+        penalty = penalty_of(self.heads.emotion, logits)
+        return Output(self.reading(logits, au_logits), au_logits, au_maps, embedding, penalty)
 
 
 class Heads(nn.Module):
@@ -125,7 +134,8 @@ def build_model(
     needs_au_head = learns_aus and config.attention.name not in AU_AWARE
     au_head = small_linear(fusion.dim, aus) if needs_au_head else None
     heads = Heads(head, fusion.dim, side, au_head, learns_aus, config.dropout)
-    return FERModel(backbone, attention, stage, fusion, heads)
+    reading = READINGS[config.au_reading.name](aus, classes, **config.au_reading.args)
+    return FERModel(backbone, attention, stage, fusion, heads, reading)
 
 
 def head_of(config: TrialConfig) -> Part:
