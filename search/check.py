@@ -47,6 +47,7 @@ def registries() -> dict[str, Registry[Any]]:
     from trainables.fusion import FUSIONS
     from trainables.heads import HEADS
     from trainables.losses import AU_LOSSES, LOSSES, REBALANCE
+    from trainables.prototypes import PRIORS
     from trainables.reading import READINGS
     from trainables.schedules import SCHEDULES
 
@@ -58,6 +59,7 @@ def registries() -> dict[str, Registry[Any]]:
         "rebalance": REBALANCE,
         "au_loss": AU_LOSSES,
         "au_balance": BALANCES,
+        "au_prior": PRIORS,
         "au_reading": READINGS,
         "au_warmup": SCHEDULES,
         "curriculum": SCHEDULES,
@@ -161,6 +163,8 @@ def _builders(bundle: DataBundle) -> dict[str, Build]:
     """How each part is built for this data, and called where that needs no network."""
     import torch
 
+    from trainables.au_task import make_prior
+
     counts, known = bundle.class_counts(), (bundle.train.aus >= 0).sum(0)
     classes, units = len(bundle.class_names), len(bundle.au_names)
     of = registries()
@@ -175,6 +179,7 @@ def _builders(bundle: DataBundle) -> dict[str, Build]:
         "rebalance": lambda p: of["rebalance"][p.name](counts, **p.args).class_weights(0.5),
         "curriculum": lambda p: of["curriculum"][p.name](**p.args)(0.5),
         "au_balance": lambda p: of["au_balance"][p.name](**p.args),
+        "au_prior": lambda p: make_prior(p, bundle),
         "au_reading": lambda p: of["au_reading"][p.name](units, classes, **p.args),
         "au_warmup": lambda p: of["au_warmup"][p.name](**p.args)(0.5),
         "augment": lambda p: of["augment"][p.name](**p.args),

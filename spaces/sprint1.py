@@ -8,6 +8,8 @@ from spaces.space import Choice, LogUniform, Space, Uniform
 AU = ("bce", "plain_bce", "asymmetric", "weighted_asymmetric")
 LEARNED = ("uncertainty", "gradnorm")  # balances that find lambda; au_weight is where they begin
 FIXED_MOSTLY = 0.6  # a draw keeps lambda fixed with 0.6 + 0.4 / 4 = 0.7 (methods 2.2)
+PRIOR = ("co_annotation", "distribution_matching")
+ONE_FOR_ALL = 1e6  # imagined images: all classes have one prototype, the control
 AU_GUIDED = ("au_spatial", "au_cross")
 
 SPACE = Space(
@@ -34,6 +36,9 @@ SPACE = Space(
         ),
         "au_warmup.start": Choice((0.01, 0.1), 0.1, {"au_warmup": ("linear",)}),
         "au_warmup.full_at": Uniform(0.05, 0.3, 0.15, {"au_warmup": ("linear",)}),  # the first rung
+        "au_prior": Choice(("none", *PRIOR), "none", {"au_loss": AU}),
+        "au_prior.weight": LogUniform(0.01, 0.3, 0.05, {"au_prior": PRIOR}),
+        "au_prior.shrink": Choice((5.0, 15.0, 30.0, ONE_FOR_ALL), 15.0, {"au_prior": PRIOR}),
         "au_reading": Choice(("none", "linear", "random"), "none", {"au_loss": AU}),
         "loss": "cross_entropy",
         "loss.smoothing": Choice((0.0, 0.05, 0.1, 0.2), 0.1),

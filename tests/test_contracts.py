@@ -13,6 +13,7 @@ from trainables.balance import BALANCES, Balance
 from trainables.fusion import FUSIONS
 from trainables.heads import HEADS
 from trainables.losses import AU_LOSSES, LOSSES, Loss
+from trainables.prototypes import PRIORS, Prior
 from trainables.reading import READINGS
 from trainables.rebalance import REBALANCE, Rebalance
 from trainables.registry import Registry
@@ -25,7 +26,7 @@ LABELS = np.repeat(np.arange(K), COUNTS)
 PAIRS = tuple((i % 4, (i + 1) % 4) for i in range(K))
 REGISTRIES: tuple[Registry, ...] = (
     *(ATTENTIONS, AU_LOSSES, BACKBONES, BALANCES, FUSIONS, HEADS, LOSSES),
-    *(ORDERS, READINGS, REBALANCE, SCHEDULES),
+    *(ORDERS, PRIORS, READINGS, REBALANCE, SCHEDULES),
 )
 
 
@@ -151,6 +152,34 @@ def test_right_au_costs_less_than_wrong(name: str, present: float) -> None:
     loss, target = AU_LOSSES[name](np.full(A, 9), np.full(A, 90)), torch.full((1, A), present)
     right = torch.full((1, A), 4 * (2 * present - 1))
     assert loss(right, target) < loss(-right, target)
+
+
+# --- AU priors -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=PRIORS)
+def prior(request: pytest.FixtureRequest) -> Prior:
+    shown = np.random.default_rng(0).integers(0, 9, (K, A))
+    return PRIORS[request.param](shown, np.full((K, A), 9))
+
+
+@pytest.mark.parametrize("sureness", [1.0, 1e2, 1e4])
+def test_prior_is_finite_and_so_is_its_gradient(prior: Prior, sureness: float) -> None:
+    logits = (sureness * torch.randn(N, K)).requires_grad_()
+    au_logits = (sureness * torch.randn(N, A)).requires_grad_()
+    value = prior(logits, au_logits, soft_targets(), au_targets())
+    assert value.shape == (N,)
+    assert (value.detach() >= -1e-6).all()
+    (value.sum() + 0 * logits.sum() + 0 * au_logits.sum()).backward()
+    for leaf in (logits, au_logits):
+        assert leaf.grad is not None
+        assert leaf.grad.isfinite().all()
+
+
+def test_prior_does_not_depend_on_the_order_of_the_batch(prior: Prior) -> None:
+    order = torch.randperm(N)
+    inputs = torch.randn(N, K), torch.randn(N, A), soft_targets(), au_targets()
+    torch.testing.assert_close(prior(*inputs)[order], prior(*(x[order] for x in inputs)))
 
 
 # --- balances ------------------------------------------------------------------------------------

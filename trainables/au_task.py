@@ -1,4 +1,4 @@
-"""The AU task of a trial: its loss, lambda over the training, and the signs that it lives.
+"""The AU task of a trial: its loss and prior, lambda over the training, the signs that it lives.
 
 N images, A action units.
 """
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from trainables import metrics
 from trainables.balance import Pair
-from trainables.config import TrialConfig
-from trainables.data.bundle import Split
+from trainables.config import Part, TrialConfig
+from trainables.data.bundle import DataBundle
+from trainables.data.listing import several
 from trainables.losses import AU_LOSSES, Loss
+from trainables.prototypes import PRIORS, Prior
 from trainables.schedules import SCHEDULES
 from trainables.store import Predictions, Row
 
@@ -26,15 +28,34 @@ class AuTask:
 
     loss: Loss  # (N, A) logits and targets -> (N,)
     weight: Callable[[float], float]  # progress -> lambda in force, before balancing; 0: no task
+    prior: Prior | None = None  # from what the class, or the emotion head, says of the AUs
 
 
-def make_au_task(config: TrialConfig, train: Split) -> AuTask:
+def make_au_task(config: TrialConfig, bundle: DataBundle) -> AuTask:
     """The AU task of a configuration, by the training images."""
-    positives, known = (train.aus == 1).sum(0), (train.aus >= 0).sum(0)
+    aus = bundle.train.aus
+    positives, known = (aus == 1).sum(0), (aus >= 0).sum(0)
     loss = AU_LOSSES[config.au_loss.name](positives, known, **config.au_loss.args)
     warmup = SCHEDULES[config.au_warmup.name](**config.au_warmup.args)
     top = config.au_weight if config.au_loss.name != "none" else 0.0
-    return AuTask(loss, lambda progress: top * warmup(progress))
+    return AuTask(
+        loss, lambda progress: top * warmup(progress), make_prior(config.au_prior, bundle)
+    )
+
+
+def make_prior(part: Part, bundle: DataBundle) -> Prior | None:
+    """The prior by the training images, if one is asked for.
+
+    Raises ValueError for classes of which none has AU labels.
+    """
+    if part.name == "none":
+        return None
+    if without := bundle.unlabelled_classes():
+        raise ValueError(
+            f"au_prior '{part.name}' needs AU labels of every class, and no training image of "
+            f"{several(without)} has them: set au_prior to 'none', or label some"
+        )
+    return PRIORS[part.name](*bundle.au_counts(), **part.args)
 
 
 def watch(val: Predictions, weight: float, balance: Pair, norms: Pair | None) -> Row:

@@ -33,6 +33,7 @@ class TrialConfig:
     rebalance: Part = Part()
     au_loss: Part = Part()
     au_balance: Part = Part("fixed")  # of the emotion and the AU task
+    au_prior: Part = Part()  # from the AU prototypes of the classes
     au_reading: Part = Part()  # how emotion logits read the AU probabilities
     au_warmup: Part = Part()  # a schedule, of the share of lambda that is in force
     curriculum: Part = Part()

@@ -21,6 +21,7 @@ from trainables.data.tables import region_maps
 from trainables.losses import region_loss
 from trainables.model import Output
 from trainables.optim import Average, Stepper, take
+from trainables.prototypes import Prior
 from trainables.ranks import ALONE, Ranks
 
 EVALUATION_BATCH = 256
@@ -29,13 +30,14 @@ REGION_SIZE = 16  # region maps are supervision for feature maps, which are no f
 
 @dataclass(frozen=True)
 class Objective:
-    """L = L_emotion + lambda L_AU + mu L_region, and what each needs."""
+    """L = L_emotion + lambda L_AU + mu L_region + L_prior, and what each needs."""
 
     emotion: Callable[[Tensor, Tensor], Tensor]  # (N, K) logits and targets -> (N,)
     au: Callable[[Tensor, Tensor], Tensor]  # (N, A) logits and targets -> (N,)
     au_weight: float
     region_weight: float
     class_weights: Tensor  # (K,), of the deferred re-weighting; ones before it sets in
+    prior: Prior | None = None  # of the AUs, its weight included
     ranks: Ranks = ALONE
 
     def __call__(self, model: nn.Module, batch: Batch) -> Losses:
@@ -60,6 +62,9 @@ class Objective:
         if self.au_weight and out.au_logits is not None:
             known = (batch.aus >= 0).any(1).sum().clamp_min(1)  # images without labels do not count
             yield "au_loss", self.au_weight, self.au(out.au_logits, own.aus).sum() / known
+        if self.prior is not None and out.au_logits is not None:
+            each = self.prior(out.logits, out.au_logits, own.targets, own.aus)
+            yield "prior_loss", 1.0, each.sum() / len(batch.images)
         if self.region_weight and out.au_maps is not None and own.regions is not None:
             of_own, of_all = ((b.aus > 0.5).sum().clamp_min(1) for b in (own, batch))
             mean = region_loss(out.au_maps, own.regions, own.aus)

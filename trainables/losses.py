@@ -197,9 +197,13 @@ def region_loss(maps: Tensor, regions: Tensor, targets: Tensor) -> Tensor:
 
 def mean_of_known(cost: Tensor, targets: Tensor) -> Tensor:
     """Mean over the known AUs of each row (N,); 0 for a row without any."""
-    known = targets >= 0
-    total = torch.where(known, cost, torch.zeros_like(cost)).sum(1)
-    return total / known.sum(1).clamp_min(1)
+    return mean_of(cost, targets >= 0)
+
+
+def mean_of(cost: Tensor, counted: Tensor) -> Tensor:
+    """Mean over the AUs of each row (N,) that count; 0 for a row without any."""
+    total = torch.where(counted, cost, torch.zeros_like(cost)).sum(1)
+    return total / counted.sum(1).clamp_min(1)
 
 
 def tensor(values: NDArray[np.floating], like: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ class Training:
         self.stepper = Stepper(self.optimizer, config.clip, self.device, balance)
         counts = bundle.class_counts()
         self.emotion = LOSSES[config.loss.name](counts, **config.loss.args)
-        self.au = make_au_task(config, bundle.train)
+        self.au = make_au_task(config, bundle)
         self.rebalance = REBALANCE[config.rebalance.name](counts, **config.rebalance.args)
         self.pacing = SCHEDULES[config.curriculum.name](**config.curriculum.args)
         rng = np.random.default_rng([config.seed, 1])
@@ -185,6 +185,7 @@ class Training:
             self.au.weight(progress),
             self.config.region_weight,
             weights.to(self.device),
+            self.au.prior,
             self.ranks,
         )
 
