@@ -26,6 +26,7 @@ class Batch:
     targets: Tensor  # (N, K) float, rows sum to 1
     aus: Tensor  # (N, A) float in [0, 1], or -1 where unknown
     regions: Tensor | None = None  # (N, A, R, R) float in [0, 1]: where each AU acts
+    mirror: Tensor | None = None  # (A,) which AU each becomes in a mirror, where sides are kept
 
 
 Transform = Callable[[Batch, Generator], Batch]
@@ -76,14 +77,17 @@ def _uniform(low: float, high: float, like: Tensor, generator: Generator) -> Ten
 
 
 def flip(batch: Batch, generator: Generator) -> Batch:
-    """Mirror half of the images. AU targets are side-folded, so only the maps mirror with them."""
+    """Mirror half of the images, their maps, and AUs of the left and the right side."""
     chosen = (_uniform(0, 1, batch.images, generator) < 0.5)[:, None, None, None]
-    regions = batch.regions
-    if regions is not None:
-        regions = torch.where(chosen, regions.flip(3), regions)
-    return replace(
-        batch, images=torch.where(chosen, batch.images.flip(3), batch.images), regions=regions
-    )
+    aus, regions = batch.aus, batch.regions
+    turned = None if regions is None else regions.flip(3)
+    if batch.mirror is not None:
+        aus = torch.where(chosen[:, :, 0, 0], aus[:, batch.mirror], aus)
+        turned = None if turned is None else turned[:, batch.mirror]
+    if regions is not None and turned is not None:
+        regions = torch.where(chosen, turned, regions)
+    images = torch.where(chosen, batch.images.flip(3), batch.images)
+    return replace(batch, images=images, aus=aus, regions=regions)
 
 
 def _affine(degrees: float, scale: float, shift: float) -> Transform:
@@ -176,11 +180,12 @@ def mixup(*, alpha: float = 0.2, probability: float = 0.5) -> Transform:
         if regions is not None:
             regions = torch.lerp(regions[order], regions, share)
         known = (batch.aus >= 0) & (batch.aus[order] >= 0)
-        return Batch(
-            torch.lerp(batch.images[order], batch.images, share),
-            torch.lerp(batch.targets[order], batch.targets, share),
-            torch.where(known, torch.lerp(batch.aus[order], batch.aus, share), -1.0),
-            regions,
+        return replace(
+            batch,
+            images=torch.lerp(batch.images[order], batch.images, share),
+            targets=torch.lerp(batch.targets[order], batch.targets, share),
+            aus=torch.where(known, torch.lerp(batch.aus[order], batch.aus, share), -1.0),
+            regions=regions,
         )
 
     return apply
@@ -208,11 +213,12 @@ def cutmix(*, alpha: float = 1.0, probability: float = 0.5) -> Transform:
             moved = _inside(x0, y0, side, regions.shape[-1], images.device)
             aus = _owner_aus(batch, order, moved)
             regions = torch.where(moved, regions[order], regions)
-        return Batch(
-            torch.where(box, images[order], images),
-            kept * batch.targets + (1 - kept) * batch.targets[order],
-            aus,
-            regions,
+        return replace(
+            batch,
+            images=torch.where(box, images[order], images),
+            targets=kept * batch.targets + (1 - kept) * batch.targets[order],
+            aus=aus,
+            regions=regions,
         )
 
     return apply

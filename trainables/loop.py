@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 from trainables.augment import AUGMENTS, MIXERS, Batch, Transform
 from trainables.balance import Losses
 from trainables.config import TrialConfig
+from trainables.data import aus
 from trainables.data.bundle import DataBundle, Split
 from trainables.data.tables import region_maps
 from trainables.losses import region_loss
@@ -79,6 +80,7 @@ class Feed:
     targets: Tensor  # (N, K)
     aus: Tensor  # (N, A)
     regions: Tensor | None  # (A, R, R), the same template for every image
+    mirror: Tensor | None  # (A,) which AU each becomes in a mirror, where sides are kept
     transforms: tuple[Transform, ...]
     batch_size: int
     device: torch.device
@@ -94,7 +96,8 @@ class Feed:
             regions = self.regions
             if regions is not None:
                 regions = regions.expand(len(at), *regions.shape)
-            batch = Batch(images.float() / 255, self.targets[at], self.aus[at], regions)
+            pixels = images.float() / 255
+            batch = Batch(pixels, self.targets[at], self.aus[at], regions, self.mirror)
             for transform in self.transforms:
                 batch = transform(batch, generator)
             yield batch
@@ -114,6 +117,7 @@ def make_feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> 
         config.region_weight > 0 or config.mix.name == "cutmix"
     )
     regions = torch.from_numpy(region_maps(bundle.au_names, REGION_SIZE)) if uses_regions else None
+    mirror = aus.mirror(bundle.au_names)
     images: Tensor | NDArray[np.uint8] = train.images
     if device.type == "cuda" and train.images.nbytes < 0.5 * torch.cuda.mem_get_info()[0]:
         images = torch.from_numpy(np.array(train.images)).to(device)
@@ -126,6 +130,7 @@ def make_feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> 
         targets.to(device),
         torch.from_numpy(train.aus.astype(np.float32)).to(device),
         None if regions is None else regions.to(device),
+        None if mirror is None else torch.tensor(mirror, device=device),
         transforms,
         config.batch_size,
         device,

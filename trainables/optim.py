@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -203,4 +204,10 @@ def micro_batches(batch: Batch, parts: int) -> Iterable[tuple[Batch, float]]:
 def take(batch: Batch, rows: slice) -> Batch:
     """These images of the batch, and all that goes with them."""
     regions = None if batch.regions is None else batch.regions[rows]
-    return Batch(batch.images[rows], batch.targets[rows], batch.aus[rows], regions)
+    return replace(
+        batch,
+        images=batch.images[rows],
+        targets=batch.targets[rows],
+        aus=batch.aus[rows],
+        regions=regions,
+    )
