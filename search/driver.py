@@ -24,6 +24,7 @@ from ray.tune.search import Searcher
 from search.cluster import Cluster, Resources, count_workers, quiet, ray_in_background, start_ray
 from search.core import Handout, Observer, RunTrial, Search
 from search.nodes import Nodes, group_of, node_of
+from search.vacancy import Occupied
 from search.visibility import Blind, check_nodes, needs
 from search.worker import TrialActor
 
@@ -104,8 +105,10 @@ def _tuner(
     observer: Observer | None,
     folder: str,
 ) -> Any:
+    actor = tune.with_resources(TrialActor, group_of(resources))
+    actor.__qualname__ = TrialActor.__qualname__  # Ray's dashboard shows it
     return tune.Tuner(
-        tune.with_resources(TrialActor, group_of(resources)),
+        actor,
         tune_config=tune.TuneConfig(
             num_samples=10**9,  # the core ends the search
             search_alg=searcher,
@@ -208,6 +211,8 @@ class TuneSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
     def on_row(self, trial_id: str, result: Mapping[str, Any]) -> str:
         """The core's verdict on a result, `continue` where it brings no row."""
         self.places[trial_id] = result.get("node", "")
+        if result["rows"]:
+            self.nodes.welcome(result.get("node", ""))
         handout, verdict = self.handouts[trial_id], "continue"
         if not self.search.is_current(handout):
             return "stop"
@@ -239,13 +244,16 @@ class TuneSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         if not self.search.is_current(handout):
             return
         cause = getattr(error, "cause", None) or error  # Tune's pickling may have bared it
-        blind = cause if isinstance(cause, Blind) else None
-        node = self.places.get(trial_id) or (blind.node if blind else "") or node_of(error)
+        excuse = cause if isinstance(cause, Blind | Occupied) else None
+        node = (excuse.node if excuse else "") or self.places.get(trial_id) or node_of(error)
         with self.guarded():
-            is_unfit = blind is not None or getattr(error, "actor_init_failed", False)
+            is_unfit = isinstance(cause, Blind) or getattr(error, "actor_init_failed", False)
+            if isinstance(cause, Occupied):
+                is_unfit = self.nodes.refuse(node, str(cause))
             if is_unfit and not self.nodes.avoid(node, str(cause)):
                 raise OSError(f"no node is left that could run a trial: {cause}")
-            is_gone = is_unfit or getattr(error, "preempted", False) or self.nodes.is_gone(node)
+            is_gone = excuse is not None or is_unfit or getattr(error, "preempted", False)
+            is_gone = is_gone or self.nodes.is_gone(node)
             if not is_gone:
                 self.doubts.append((time.monotonic(), handout.id, node))
             self.search.on_lost(handout.id, is_preempted=is_gone)

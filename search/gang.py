@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from search.core import RunTrial
 from search.inline import close, save_error
+from search.vacancy import Occupied, check_gpu
 from search.visibility import check_worker
 from trainables.store import Row, TrialStore
 
@@ -53,6 +54,14 @@ class Peer:
         self.rows: Iterator[Row] | None = None
         self.at: tuple[str, int] | None = None
         self.is_seeing = False
+
+    def look(self) -> Occupied | None:
+        """What keeps this process from its GPU, if anything does."""
+        try:
+            check_gpu(self.gpus, ray.get_runtime_context().get_node_id())
+        except Occupied as problem:
+            return problem
+        return None
 
     def join(self, rank: int, size: int, address: str, port: int) -> None:
         from trainables.ranks import Ranks, join, visit
@@ -106,6 +115,9 @@ class Gang:
         self.store: TrialStore | None = None
         self.is_over = False
         threading.Thread(target=self._watch, name="gang", daemon=True).start()
+        if gpus:
+            for problem in filter(None, ray.get([peer.look.remote() for peer in self.peers])):
+                raise problem
         own = ray.util.get_node_ip_address()
         store, port = invite(own, size)
         joined = [

@@ -4,6 +4,7 @@ import logging
 import re
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -21,6 +22,7 @@ LABEL = "ray.io/node-id"  # Ray gives it to every node
 LOOK_SECONDS = 2.0
 REMIND_SECONDS = 60.0
 KNOCK_SECONDS = 1.0
+REFUSALS = 3  # of each of a node's GPUs, and no row between, until it is avoided
 AVOIDED: set[str] = set()  # nodes that get no trial any more; Tune copies a `Group`, so not in it
 
 
@@ -57,6 +59,7 @@ class Nodes:
         self.alive: list[Node] = []
         self.workers = 0  # trials that fit
         self._looked = self._told = 0.0
+        self._refusals = Counter[str]()  # by node
         AVOIDED.clear()
         self._count()
 
@@ -115,6 +118,17 @@ class Nodes:
             if entry["NodeID"] == node:
                 return not entry["Alive"] or not _answers(entry)
         return bool(node)
+
+    def refuse(self, node: str, why: str) -> bool:
+        """Tell that a GPU there was not free; whether none has been for long."""
+        log.warning("a worker was ended, its trial goes elsewhere: %s", why)
+        self._refusals[node] += 1
+        slots = room(self.resources, [n for n in self.alive if n["NodeID"] == node])
+        return self._refusals[node] >= REFUSALS * max(1, slots)
+
+    def welcome(self, node: str) -> None:
+        """A trial has trained there."""
+        self._refusals.pop(node, None)
 
     def avoid(self, node: str, why: str) -> bool:
         """Place nothing there from now on; whether other nodes have room."""

@@ -13,6 +13,7 @@ from ray import tune
 from search.core import score
 from search.gang import Gang, load, use_threads
 from search.inline import close, save_error
+from search.vacancy import Occupied, check_gpu
 from search.visibility import Blind, check_worker
 from trainables.store import DiskFull, Fenced, Row, TrialStore
 
@@ -47,6 +48,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
                 use_threads(self.cpus)
                 if not self.gpus:
                     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks: Ray leaves it
+                check_gpu(self.gpus, self.node)
                 if self.ranks > 1 and self.gang is None:
                     self.gang = Gang(self.ranks, self.cpus, self.gpus)
                 self.rows = load(self.config["trial"])(self.store, self.data)
@@ -54,8 +56,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
             is_done = bool(self.last.get("done"))
         except (StopIteration, Fenced):
             is_done = True
-        except Blind:
-            raise  # nothing can run here: Tune ends this process, the driver avoids its node
+        except (Blind, Occupied):
+            raise  # nothing can run here: Tune ends this process, the trial goes elsewhere
         except DiskFull as error:
             halt, is_done = str(error), True  # of the run, not of this trial
         except Exception as error:

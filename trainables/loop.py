@@ -119,7 +119,7 @@ def make_feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> 
     regions = torch.from_numpy(region_maps(bundle.au_names, REGION_SIZE)) if uses_regions else None
     mirror = aus.mirror(bundle.au_names)
     images: Tensor | NDArray[np.uint8] = train.images
-    if device.type == "cuda" and train.images.nbytes < 0.5 * torch.cuda.mem_get_info()[0]:
+    if device.type == "cuda" and train.images.nbytes < 0.5 * _free_bytes():
         images = torch.from_numpy(np.array(train.images)).to(device)
     transforms = (
         AUGMENTS[config.augment.name](**config.augment.args),
@@ -135,6 +135,11 @@ def make_feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> 
         config.batch_size,
         device,
     )
+
+
+def _free_bytes() -> float:
+    """Of the GPU, as far as a process that has only a share of it may count on them."""
+    return torch.cuda.mem_get_info()[0] * torch.cuda.get_per_process_memory_fraction()
 
 
 def train_epoch(
