@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.table import Table
@@ -10,6 +10,7 @@ from rich.text import Text
 
 from search.check import PROBLEMS, build, reason
 from search.options import LARGEST, SMALLEST
+from spaces.anchors import first_tries, lacking
 from spaces.space import Choice, Dimension, Space, Value, is_log, prune
 from spaces.tiers import TIERS, Tier, at_tier, baseline
 from trainables.cli import say
@@ -89,7 +90,7 @@ def choose_sizes(
 
 def fit_to_tier(space: Space, sizes: Sizes, args: argparse.Namespace) -> tuple[Space, list[str]]:
     """The space at its size, with the run's constants; a sentence for what can never apply."""
-    sized = sizes.space(Space(space.name, {**space.settings, **_constants(args)}))
+    sized = sizes.space(replace(space, settings={**space.settings, **_constants(args)}))
     tier = sizes.tier
     notes = [
         f"'{name}' never applies at tier {tier.name}: its condition cannot hold"
@@ -135,7 +136,7 @@ def _without_au_loss(space: Space) -> Space:
     if space.settings.get("au_loss", "none") == "none":
         return space
     kept = {n: d for n, d in space.settings.items() if n == "au_loss" or not n.startswith("au_")}
-    return Space(space.name, prune({**kept, "au_loss": "none"}))
+    return replace(space, settings=prune({**kept, "au_loss": "none"}))
 
 
 def _leave_out(space: Space, name: str, options: tuple[str, ...], why: str) -> Space:
@@ -149,10 +150,13 @@ def _leave_out(space: Space, name: str, options: tuple[str, ...], why: str) -> S
     return space.without(name, options) if set(asked) & set(options) else space
 
 
-def choose_anchors(space: Space, tier: Tier, bundle: DataBundle) -> tuple[Anchors, list[str]]:
-    """The baseline and the defaults, both tried; a sentence where the baseline had to change.
+def choose_anchors(
+    space: Space, tier: Tier, bundle: DataBundle, trials: int
+) -> tuple[Anchors, list[str]]:
+    """The baseline and the defaults, both tried, then the space's own, for up to a quarter of the
+    trials; a sentence where the baseline had to change, and for each anchor left out.
 
-    Raises ValueError when they cannot be built.
+    Raises ValueError when the first two cannot be built.
     """
     default, notes = space.defaults(), []
     plain = baseline(space, tier)
@@ -172,7 +176,18 @@ def choose_anchors(space: Space, tier: Tier, bundle: DataBundle) -> tuple[Anchor
             raise ValueError(
                 f"the {role} configuration cannot be built: {reason(error)}"
             ) from error
-    return anchors, notes
+    more, left_out = _own_anchors(space, trials // 4)
+    return anchors + more, notes + left_out
+
+
+def _own_anchors(space: Space, most: int) -> tuple[Anchors, list[str]]:
+    """The first anchors of the space that it still holds; a sentence for each that it does not."""
+    notes = [
+        f"anchor '{name}' is left out, for its {', '.join(lacks)}"
+        for name in space.anchors
+        if (lacks := lacking(space, name))
+    ]
+    return list(first_tries(space).items())[:most], notes
 
 
 def combinations(space: Space) -> int:

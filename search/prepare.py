@@ -200,7 +200,6 @@ def _fit(
 
     fitted, notes = plan.fit_to_data(space, bundle)
     check.check_space(fitted)
-    check.check_on_data(fitted, bundle)
     weights = str(fitted.settings["weights"])
     try:
         fitted, more = fit_to_weights(fitted, weights, sizes.image_size)
@@ -208,7 +207,8 @@ def _fit(
         raise
     except Exception as error:  # whatever a file of weights may be, it is told as a mistake
         raise ValueError(f"weights '{weights}' cannot be read: {check.reason(error)}") from error
-    anchors, others = plan.choose_anchors(fitted, sizes.tier, bundle)
+    check.check_on_data(fitted, bundle)
+    anchors, others = plan.choose_anchors(fitted, sizes.tier, bundle, sizes.trials)
     return fitted, anchors, notes + more + others
 
 

@@ -110,7 +110,7 @@ def at_tier(space: Space, tier: Tier) -> Space:
     elif backbone is not None:
         settings["backbone"] = tier.backbones.get(str(backbone), str(backbone))
     sized = {name: _in_networks(value, tier) for name, value in settings.items()}
-    return Space(space.name, prune(sized))
+    return replace(space, settings=prune(sized))
 
 
 def _in_networks(value: Dimension | Value, tier: Tier) -> Dimension | Value:

@@ -230,3 +230,30 @@ def test_the_size_of_a_space_counts_the_choices_that_always_apply():
         mix=Choice(("none", "mixup"), "none"),
     )
     assert plan.combinations(space) == 6
+
+
+# --- the first trials ----------------------------------------------------------------------------
+
+
+def anchors_of(bundle, trials, **settings):
+    anchors = {"flat": {"lr": 5e-3}, "focal": {"loss": "focal"}}
+    space, _ = sized(replace(space_of(**settings), anchors=anchors))
+    found, notes = plan.choose_anchors(space, TIERS["tiny"], bundle, trials)
+    return [role for role, _ in found], notes
+
+
+def test_anchors_of_a_space_follow_baseline_and_defaults(bundle):
+    loss = Choice(("cross_entropy", "focal"), "cross_entropy")
+    assert anchors_of(bundle, 20, loss=loss) == (["baseline", "default", "flat", "focal"], [])
+
+
+def test_anchors_take_a_quarter_of_the_trials_at_most(bundle):
+    loss = Choice(("cross_entropy", "focal"), "cross_entropy")
+    assert anchors_of(bundle, 7, loss=loss)[0] == ["baseline", "default", "flat"]
+    assert anchors_of(bundle, 3, loss=loss)[0] == ["baseline", "default"]
+
+
+def test_an_anchor_that_the_space_cannot_hold_is_named(bundle):
+    roles, notes = anchors_of(bundle, 20, loss="cross_entropy")
+    assert roles == ["baseline", "default", "flat"]
+    assert notes == ["anchor 'focal' is left out, for its loss"]

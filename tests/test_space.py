@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spaces.anchors import first_tries, lacking
 from spaces.catalog import NAMES, find
 from spaces.space import Choice, IntRange, LogUniform, Space, Uniform, applies
 from spaces.tiers import TIERS, at_tier, baseline
@@ -177,3 +178,34 @@ def test_a_belief_is_part_of_the_record_and_none_leaves_it_as_it_was():
 def test_a_belief_beyond_doubt_is_refused():
     with pytest.raises(ValueError, match="below 1"):
         Space("s", {"lr": Uniform(0.0, 1.0, 0.5, confidence=1.0)})
+
+
+@pytest.mark.parametrize(("name", "tier"), SIZED)
+def test_every_anchor_is_in_its_space_and_differs_from_the_others(name: str, tier: str) -> None:
+    space = sized(name, tier)
+    assert list(first_tries(space)) == list(space.anchors)
+    configs = [TrialConfig.from_flat(flat) for flat in first_tries(space).values()]
+    for config in configs:
+        check_rebalancing(config)
+    assert len({config.trial_id for config in configs}) == len(configs)
+
+
+def test_anchor_says_where_it_leaves_the_defaults() -> None:
+    anchors = {"near": {"loss": "focal", "loss.gamma": 1.0}, "wide": {"width": 64}}
+    toy = Space("toy", TOY.settings, anchors)
+    assert first_tries(toy)["near"] == {**toy.nearest({"loss": "focal"}), "loss.gamma": 1.0}
+    assert toy.digest() == TOY.digest()  # what may be tried is the same
+    narrow = toy.without("loss", ("focal",))
+    assert list(first_tries(narrow)) == ["wide"]
+    assert lacking(narrow, "near") == ["loss", "loss.gamma"]
+    assert lacking(toy.fixed({"width": 8}), "wide") == ["width"]
+    assert list(first_tries(TOY.union(toy, "both"))) == ["near", "wide"]
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"loss": "hinge"}, {"lr": 1.0}, {"los": "ce"}, {"loss": "ce", "loss.gamma": 1.0}]
+)
+def test_anchor_outside_the_space_is_no_first_try(wanted) -> None:
+    toy = Space("toy", TOY.settings, {"odd": wanted})
+    assert first_tries(toy) == {}
+    assert lacking(toy, "odd") == [list(wanted)[-1]]
