@@ -1,8 +1,8 @@
 """sprint1: does AU supervision help? One fixed backbone; all that can be done with AU labels.
 
 AU loss, lambda (fixed, warmed up, or balanced against the emotion task), AU-guided attention, class
-prototypes as priors, emotion logits that read the AUs: 24 dimensions, 13 of them active in a
-trial on average. Its control is built in: au_loss "none" is lambda = 0, and each part has its own (the table
+prototypes as priors, emotion logits that read the AUs: 24 dimensions, 13 of them active in a trial
+on average. Its control is built in: au_loss "none" is lambda = 0, and each part has its own (table
 in trainables/README.md). What the AU labels mean is one for a run: --aus, --au-null, --au-sides.
 """
 

@@ -159,6 +159,19 @@ def test_a_batch_in_pieces_gives_the_same_step_and_lesson(name: str) -> None:
     torch.testing.assert_close(found[0], found[1])
 
 
+@pytest.mark.parametrize("name", BALANCES)
+def test_a_scaled_loss_gives_the_same_step_and_lesson(name: str) -> None:
+    found = []
+    for scale in (1.0, 1024.0):
+        model, balance = Toy(), BALANCES[name]()
+        steps = stepper(model, balance, rate=0.01)
+        steps.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        for _ in range(3):
+            steps.step(batch(), model, by_task=True)
+        found.append((model.shared.detach(), *map(torch.tensor, (balance.weights, steps.norms))))
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_a_gradient_that_overflows_teaches_nothing() -> None:
     balance = BALANCES["gradnorm"]()
     steps = stepper(nn.Linear(1, 1), balance)
@@ -242,6 +255,7 @@ def test_the_watch_by_hand() -> None:
     [
         ({"au_balance": "pcgrad"}, "au_balance 'pcgrad' needs AU supervision"),
         ({"au_warmup": "linear", "au_loss": "bce"}, "au_warmup 'linear' needs AU supervision"),
+        ({"au_prior": "co_annotation"}, "au_prior 'co_annotation' needs AU supervision"),
         ({"au_reading": "linear"}, "au_reading 'linear' needs AU supervision"),
         ({**TAUGHT, "au_reading": "linear", "loss": "ldam"}, "'ldam' is defined on cosines"),
         (

@@ -122,12 +122,12 @@ def check_rebalancing(config: TrialConfig) -> None:
         )
 
 
-AU_EXTRAS = {
+AU_EXTRAS = {  # parts of AU supervision, and their names when off
     "au_balance": "fixed",
+    "au_prior": "none",
+    "au_reading": "none",
     "au_warmup": "none",
-}  # parts of AU supervision, and their names when off
-
-
+}
 LEARNED_BALANCES = ("uncertainty", "gradnorm")  # they set the weight of the AU task themselves
 
 
