@@ -248,6 +248,8 @@ def test_the_watch_by_hand() -> None:
     assert watch(val, 0.3, (2.0, 1.0), (4.0, 1.0)) == {
         "au_supported": 1, "lambda": 0.15, "gradient_ratio": 0.25, "au_dead": False,
     }  # fmt: skip
+    for au, is_dead in ((1.4e-4, True), (1.6e-4, False)):  # against lambda / 1000
+        assert watch(val, 0.15, (1.0, 1.0), (1.0, au))["au_dead"] == is_dead
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from trainables.prototypes import PRIORS, Prior
 from trainables.schedules import SCHEDULES
 from trainables.store import Predictions, Row
 
-DEAD_RATIO = 1e-4  # below it the AU task does not teach the network, whatever lambda says
+DEAD_RATIO = 1e-3  # of the gradients without lambda: below it AUs do not teach the network
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ def watch(val: Predictions, weight: float, balance: Pair, norms: Pair | None) ->
     if not weight:
         return {}
     emotion, au = norms or (0.0, 0.0)
-    ratio = au / emotion if emotion else 0.0
+    ratio, in_force = au / emotion if emotion else 0.0, weight * balance[1] / balance[0]
     return {
         "au_supported": int(supported(val).sum()),
-        "lambda": weight * balance[1] / balance[0],
+        "lambda": in_force,
         "gradient_ratio": ratio,
-        "au_dead": ratio < DEAD_RATIO,
+        "au_dead": ratio < DEAD_RATIO * in_force,
     }
 
 
