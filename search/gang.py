@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -26,6 +26,7 @@ from trainables.store import Row, TrialStore
 log = logging.getLogger(__name__)
 PATIENCE_SECONDS = 10.0  # for the first rank to come back by itself when another has raised
 LOOK_SECONDS = 0.2
+SETTLE_SECONDS = 2.0  # an exchange breaks off before Ray tells of the death that broke it
 
 
 def load(trial: str) -> RunTrial:
@@ -63,6 +64,10 @@ class Peer:
             return problem
         return None
 
+    def load(self) -> None:
+        """Import what meeting takes, which lasts seconds, while the first rank does so too."""
+        importlib.import_module("trainables.ranks")
+
     def join(self, rank: int, size: int, address: str, port: int) -> None:
         from trainables.ranks import Ranks, join, visit
 
@@ -95,9 +100,7 @@ class Peer:
 class Gang:
     """The other ranks of this process. State: their actors, and what they are asked just now."""
 
-    def __init__(self, size: int, cpus: float, gpus: float) -> None:
-        from trainables.ranks import Ranks, invite, join
-
+    def __init__(self, size: int, cpus: float, gpus: float, store: TrialStore) -> None:
         group = ray.util.get_current_placement_group()
         actor = ray.remote(Peer)
         self.peers = [
@@ -111,25 +114,40 @@ class Gang:
             ).remote(cpus, gpus)
             for rank in range(1, size)
         ]
-        self.asked: list[Any] = []
-        self.store: TrialStore | None = None
+        self.alive = [peer.wait.remote() for peer in self.peers]
+        self.asked = [peer.load.remote() for peer in self.peers]
+        self.store = store
         self.is_over = False
         threading.Thread(target=self._watch, name="gang", daemon=True).start()
         if gpus:
             for problem in filter(None, ray.get([peer.look.remote() for peer in self.peers])):
                 raise problem
+        try:
+            self._meet(size, bool(gpus))
+        except Exception as error:  # the trial has not begun: nothing of this is its fault
+            self._give_up(error)
+
+    def _meet(self, size: int, has_gpu: bool) -> None:
+        from trainables.ranks import Ranks, invite, join
+
         own = ray.util.get_node_ip_address()
         store, port = invite(own, size)
-        joined = [
+        self.asked = [
             peer.join.remote(rank, size, own, port) for rank, peer in enumerate(self.peers, 1)
         ]
-        join(store, Ranks(0, size), own, bool(gpus))
-        ray.get(joined)
+        join(store, Ranks(0, size), own, has_gpu)
+        ray.get(self.asked)
+        self.asked = []
 
     def step(self, config: Mapping[str, Any], store: TrialStore, rows: Iterator[Row]) -> Row:
         """The next row of the trial, trained by all ranks. Raises what the first rank raises."""
         self.store, self.asked = store, [peer.step.remote(dict(config)) for peer in self.peers]
-        row = next(rows)
+        try:
+            row = next(rows)
+        except RuntimeError as error:  # of an exchange, perhaps, because another rank has died
+            if ray.wait(self.alive, timeout=SETTLE_SECONDS)[0]:
+                self._give_up(error)
+            raise
         epochs = ray.get(self.asked)
         self.asked = []
         if set(epochs) != {row["epoch"]}:
@@ -152,23 +170,26 @@ class Gang:
     def _watch(self) -> None:
         """End this process when another rank has died, or has raised and left us waiting for it.
 
-        An exchange among ranks cannot be interrupted; the core then retries on a fresh gang.
+        An exchange among ranks cannot be interrupted.
         """
-        alive = [peer.wait.remote() for peer in self.peers]
         trouble: tuple[float, Exception] | None = None
         while not self.is_over:
-            gone, _ = ray.wait(alive, timeout=LOOK_SECONDS)
+            gone, _ = ray.wait(self.alive, timeout=LOOK_SECONDS)
             if gone and not self.is_over:
-                os._exit(1)
+                self._give_up()
             problem = raised(self.asked)
             if problem is None:
                 trouble = None
             elif trouble is None:
                 trouble = time.monotonic(), problem
             elif time.monotonic() - trouble[0] > PATIENCE_SECONDS:
-                if self.store is not None:
-                    save_error(self.store, trouble[1])
-                os._exit(1)
+                self._give_up(trouble[1])
+
+    def _give_up(self, problem: Exception | None = None) -> NoReturn:
+        """End this process; the core retries the trial on a fresh gang."""
+        if problem is not None:
+            save_error(self.store, problem)
+        os._exit(1)
 
 
 def raised(asked: list[Any]) -> Exception | None:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from search.core import Search
     from search.job import Job
 
-MEASURE_SECONDS = 20.0  # for a dry run; a search itself measures one configuration, and only once
+MEASURE_SECONDS = 20.0  # for a dry run; a search itself measures one configuration
+BUSY = 1.5  # times as long as the processor worked for us, from where it is told
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def look_ahead(
 ) -> Prospect | None:
     """The forecast of a search that has not begun, from steps measured here.
 
-    Without `seconds` only what is remembered is used, or else one configuration measured. None
-    where no configuration could be.
+    Without `seconds` one configuration is measured, and what is remembered of others is used. None
+    where no configuration could be measured.
     """
     from search.job import make_pruner
 
@@ -95,6 +96,9 @@ def sentences(prospect: Prospect) -> Iterator[tuple[str, str]]:
     paces = [known.epoch_seconds for known in prospect.speeds]
     many = f"{len(paces)} configurations" if len(paces) > 1 else "one configuration"
     took = f"{min(paces):.2g} s" + (f" to {max(paces):.2g} s" if len(paces) > 1 else "")
+    took += " on one worker"
+    if max(known.busy for known in prospect.speeds) > BUSY:
+        took += ", while other work was using the machine too"
     if workers is None:
         how = "of one worker, divided by how many the cluster runs"
     else:
@@ -102,7 +106,7 @@ def sentences(prospect: Prospect) -> Iterator[tuple[str, str]]:
     yield (
         "time",
         f"about {there.seconds.told(span)} {how}, the report apart. An epoch of {many} takes "
-        f"{took} on one worker (measured here)",
+        f"{took} (measured here)",
     )
     hours = f"{hours_of(there.worker_seconds).told(figure)} worker-hours"
     if prospect.gpus_per_trial:

@@ -6,9 +6,9 @@ import os
 import platform
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from search.check import PROBLEMS
@@ -18,11 +18,12 @@ from trainables.config import TrialConfig, pacing_horizon
 from trainables.data.bundle import DataBundle
 from trainables.store import replace_file
 
-STEPS = 4  # measured, after one to warm up
+STEPS = 4  # measured at the least, after one to warm up
+LEAST_SECONDS = 1.0  # measured at the least, unless an epoch is shorter
 FORWARD_SHARE = 1 / 3  # what a forward pass costs of a step
 MOST = 8  # configurations
 TRIES = 200  # draws that may bring no new backbone
-ERROR = 0.25  # of log(epoch / measured steps): neighbours on the machine, augmentation, storing
+ERROR = 0.25  # of log(epoch / measured steps): augmentation, curricula, validation, storing
 START_SECONDS = 6.0  # until a Ray worker has imported torch
 STATE_COPIES = 4  # weights, their average, and Adam's two moments
 FILE = "speeds.json"
@@ -37,6 +38,7 @@ class Speed:
     setup_seconds: float
     parameters: int
     horizon: int  # the epoch before which it is not judged
+    busy: float = 1.0  # times longer than the processor's own time: others were using it too
 
 
 def sample(
@@ -44,21 +46,23 @@ def sample(
 ) -> list[Speed]:
     """Speeds of the default and of random configurations with other backbones.
 
-    Those known from earlier cost nothing. New ones are measured while there are seconds left, the
-    default in any case; without `is_new`, only if none is known.
+    The default is measured in any case. Those of the others that are known from earlier are scaled
+    as it has changed since; new ones are measured while there are seconds left, if `is_new`.
     """
     from trainables.data import cache
 
     file, bundle = data.parent / FILE, cache.load(data)
     known, found = _remembered(file), list[Speed]()
-    ends = time.monotonic() + seconds
-    dearest = 0.0
+    ends, dearest = time.monotonic() + seconds, 0.0
     for flat in configurations(space):
-        key = _key(flat, bundle, threads)
-        began = time.monotonic()
-        if key not in known and (not found or (is_new and began + dearest < ends)):
+        key, began = _key(flat, bundle, threads), time.monotonic()
+        if not found or (key not in known and is_new and began + dearest < ends):
             with suppress(*PROBLEMS):  # a corner of the space that does not train here
-                known[key] = measure(flat, bundle, threads)
+                new = measure(flat, bundle, threads)
+                if not found and key in known:
+                    change = new.epoch_seconds / known[key].epoch_seconds
+                    known = _scaled(known, change, _machine(threads))
+                known[key] = new
                 dearest = max(dearest, time.monotonic() - began)
         if key in known:
             found.append(known[key])
@@ -94,9 +98,7 @@ def measure(flat: Mapping[str, Value], bundle: DataBundle, threads: int | None) 
         images, batch = len(bundle.train), training.config.batch_size
         setup = time.perf_counter() - began
         training.train_on(min(images, batch))  # warm up: allocators, kernels
-        began = time.perf_counter()
-        trained = training.train_on(min(images, STEPS * batch))
-        step = (time.perf_counter() - began) / trained
+        step, busy = _timed(lambda: training.train_on(min(images, batch)), batch, images)
     finally:
         torch.set_num_threads(before)
     return Speed(
@@ -105,18 +107,33 @@ def measure(flat: Mapping[str, Value], bundle: DataBundle, threads: int | None) 
         setup,
         cost.parameters(training.model),
         pacing_horizon(training.config),
+        busy if training.device.type == "cpu" else 1.0,
     )
+
+
+def _timed(train: Callable[[], int], batch: int, images: int) -> tuple[float, float]:
+    """Seconds an image, and how many times as long as one processor alone would have worked."""
+    import torch
+
+    began, worked, trained = time.perf_counter(), time.process_time(), 0
+    least = began + LEAST_SECONDS
+    while trained < images and (trained < STEPS * batch or time.perf_counter() < least):
+        trained += train()
+    took = time.perf_counter() - began
+    own = (time.process_time() - worked) / torch.get_num_threads()
+    return took / trained, max(1.0, took / max(own, 1e-9))
 
 
 def pace(speeds: Iterable[Speed], start_seconds: float = 0.0) -> Pace:
     """The speeds as the sample that a forecast is made from."""
     found = list(speeds)
+    others = math.log(max(speed.busy for speed in found)) / 4  # they may leave, or more may come
     return Pace(
         tuple(speed.epoch_seconds for speed in found),
         tuple(speed.horizon for speed in found),
         sum(speed.setup_seconds for speed in found) / len(found),
         start_seconds,
-        math.hypot(ERROR, 0.3 / math.sqrt(len(found))),
+        math.hypot(ERROR, 0.3 / math.sqrt(len(found)), others),
     )
 
 
@@ -142,11 +159,25 @@ def predictions_bytes(bundle: DataBundle) -> int:
 
 
 def _key(flat: Mapping[str, Value], bundle: DataBundle, threads: int | None) -> str:
+    return f"{_machine(threads)}{bundle.fingerprint}, {TrialConfig.from_flat(flat).group_id}"
+
+
+def _machine(threads: int | None) -> str:
+    """With what a key begins."""
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPUs"
-    group = TrialConfig.from_flat(flat).group_id
-    return f"{platform.node()}, {gpu}, {threads} threads, {bundle.fingerprint}, {group}"
+    return f"{platform.node()}, {gpu}, {threads} threads, "
+
+
+def _scaled(known: Mapping[str, Speed], change: float, machine: str) -> dict[str, Speed]:
+    """The speeds as they are now that one of this machine has changed so much."""
+    return {
+        key: replace(speed, epoch_seconds=speed.epoch_seconds * change)
+        if key.startswith(machine)
+        else speed
+        for key, speed in known.items()
+    }
 
 
 def _remembered(file: Path) -> dict[str, Speed]:

@@ -50,7 +50,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
                     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks: Ray leaves it
                 check_gpu(self.gpus, self.node)
                 if self.ranks > 1 and self.gang is None:
-                    self.gang = Gang(self.ranks, self.cpus, self.gpus)
+                    self.gang = Gang(self.ranks, self.cpus, self.gpus, self.store)
                 self.rows = load(self.config["trial"])(self.store, self.data)
             self.last = self._next(self.rows)
             is_done = bool(self.last.get("done"))

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,13 @@ def _fault(kind: str, is_first: bool, store: TrialStore) -> None:
         raise RuntimeError("a bug on every rank")
     if kind == "raise_one" and not is_first:
         raise RuntimeError("a bug on one rank")
+    if kind == "break_off" and store.read("attempt") == b"1":  # as gloo does it
+        if is_first:
+            store.write("broken", b"")
+            raise RuntimeError("Connection closed by peer")
+        while store.read("broken") is None:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
     if kind == ("die_first" if is_first else "die_peer") and store.read("died") is None:
         store.write("died", b"")
         os.kill(os.getpid(), signal.SIGKILL)

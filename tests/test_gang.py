@@ -114,6 +114,7 @@ def assert_none_alive(said):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # five gangs, each of which imports torch: a minute on a busy machine
 def test_a_gang_goes_from_trial_to_trial_and_survives_its_dead(cluster, tmp_path):
     anchors = [
         ("baseline", flat(lr=1e-5)),
@@ -150,3 +151,15 @@ def test_a_rank_that_fails_alone_does_not_leave_the_others_waiting(cluster, tmp_
     (record,) = search.store.records()
     assert record.result.status == "failed"
     assert record.result.error.startswith("its worker was lost 1 times (RuntimeError: a bug on one")
+
+
+@pytest.mark.slow
+def test_an_exchange_that_breaks_off_because_a_rank_died_is_not_held_against_the_trial(
+    cluster, tmp_path
+):
+    anchors = [("baseline", flat(weights="break_off", fold=2))]
+    search = start(tmp_path, budget=1, anchors=anchors)
+    assert run_ray(search, tmp_path, run_shared, Resources(ranks=2))
+    (record,) = search.store.records()
+    assert record.result.status == "completed", record.result.error
+    assert search.store.trial(record.id).read("attempt") == b"2"

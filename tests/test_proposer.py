@@ -7,9 +7,7 @@ from toy import EPOCHS, SPACE, flat, proposer_of, quality
 from search.proposer import REPEATS, SpaceProposer, own_value, params_of
 from search.samplers import SAMPLERS
 from search.study import Study, nsga2
-from spaces.catalog import find
 from spaces.space import Choice, IntRange, LogUniform, Space
-from spaces.tiers import TIERS, at_tier
 from trainables.config import TrialConfig
 
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
@@ -225,19 +223,3 @@ def test_several_objectives_are_told_and_stopped_trials_are_not_values():
     assert [t.state.name for t in trials] == ["COMPLETE", "PRUNED"]
     assert trials[0].values == [0.5, 12.0]
     assert proposer.ask() is not None
-
-
-@pytest.mark.parametrize("space", ["smoke", "sprint1", "sprint2"])
-def test_few_proposals_repeat_a_configuration_when_eight_run_at_once(space):
-    sized = at_tier(find(space), TIERS["tiny"])
-    proposer = proposer_of(sized, "tpe", seed=1, budget=60)
-    open_, groups = [], []
-    for index in range(60):
-        config = proposer.ask().config
-        groups.append(config.group_id)
-        open_.append(config)
-        if len(open_) == 8:
-            done = open_.pop(0)
-            rows = [{"epoch": 3, "score": done.lr * (index % 5)}]
-            tell(proposer, done.trial_id, rows, "stopped" if index % 3 else "completed")
-    assert 1 - len(set(groups)) / len(groups) < 0.05

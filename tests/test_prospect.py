@@ -1,5 +1,6 @@
 """The forecast before a search, kept beside what it then took."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -42,6 +43,13 @@ def test_it_tells_time_cost_survivors_and_disk(job):
     assert "trials 2 at once" in lines["time"]
     assert "An epoch of 2 configurations takes 2 s to 4 s" in lines["time"]
     assert "GPU-hours" in lines["cost"]
+    assert "other work" not in lines["time"]
+
+
+def test_a_busy_machine_is_told(job, monkeypatch):
+    monkeypatch.setattr(prospect, "_measured", lambda *_: [replace(SPEEDS[0], busy=2.0)])
+    lines = dict(prospect.sentences(prospect.look_ahead(job, 1, 0.0)))
+    assert "takes 2 s on one worker, while other work was using the machine too" in lines["time"]
 
 
 def test_of_a_cluster_that_is_not_joined_no_time_is_kept(job):
