@@ -15,9 +15,11 @@ from spaces.tiers import TIERS, Tier, at_tier, baseline
 from trainables.cli import say
 from trainables.config import TrialConfig
 from trainables.data.bundle import DataBundle
+from trainables.data.listing import several
 from trainables.registry import unknown
 
 AU_ATTENTION = ("au_spatial", "au_cross")
+AU_PRIORS = ("co_annotation", "distribution_matching")
 COMPOUND_HEADS = ("additive", "additive_residual")
 DEFAULTS: dict[str, Value] = {"seed": 0, "weights": "none", "metric": "macro_f1"}
 Anchors = list[tuple[str, dict[str, Value]]]  # role and configuration of the first trials
@@ -115,6 +117,11 @@ def fit_to_data(space: Space, bundle: DataBundle) -> tuple[Space, list[str]]:
         fitted = _leave_out(_without_au_loss(fitted), "attention", AU_ATTENTION, why)
         if fitted != space:
             notes.append(f"{why}: AU loss and AU-guided attention are off")
+    elif without := bundle.unlabelled_classes():
+        why, before = f"no training image of {several(without)} has AU labels", fitted
+        fitted = _leave_out(fitted, "au_prior", AU_PRIORS, why)
+        if fitted != before:
+            notes.append(f"{why}: AU priors are off")
     if bundle.components is None:
         why, before = "the classes are not compounds of basic emotions", fitted
         fitted = _leave_out(fitted, "head", COMPOUND_HEADS, why)
@@ -139,12 +146,10 @@ def _one_hot(space: Space, why: str) -> Space:
 
 
 def _without_au_loss(space: Space) -> Space:
-    """The space without AU loss, its arguments and its weight, if it has any."""
+    """The space without AU loss and all that goes with it, if it has any."""
     if space.settings.get("au_loss", "none") == "none":
         return space
-    kept = {
-        n: d for n, d in space.settings.items() if n != "au_weight" and not n.startswith("au_loss.")
-    }
+    kept = {n: d for n, d in space.settings.items() if n == "au_loss" or not n.startswith("au_")}
     return replace(space, settings=prune({**kept, "au_loss": "none"}))
 
 

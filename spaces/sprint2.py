@@ -1,9 +1,10 @@
 """sprint2: which architecture and which imbalance treatment? The main job.
 
-Backbone, attention and its stage, fusion, head, lambda, AU loss, emotion loss, curriculum pacing,
-mixing and the optimiser, each with its arguments: some 40 dimensions, about half of them active in
-a trial. "none" is in every choice, so each technique has its control. At most one imbalance
-correction: `rebalance` exists only under losses that do not correct by themselves.
+Backbone, attention and its stage, fusion, local branch, head, lambda, AU loss, emotion loss, soft
+labels, curriculum pacing, mixing and the optimiser, each with its arguments: 55 dimensions, 29 of
+them active in a trial on average. "none" is in every choice, so each technique has its control. At
+most one imbalance correction: `rebalance` exists only under losses that do not correct by
+themselves. It builds on sprint1 by AU losses and lambda; the rest of AU supervision is left there.
 
 A curriculum ends within the first fifth of the training, so that the first rung (a third of it in
 every tier) judges networks that have been trained on all classes.
@@ -11,7 +12,7 @@ every tier) judges networks that have been trained on all classes.
 
 from spaces.space import Choice, LogUniform, Space, Uniform, Value
 
-AU = ("bce", "asymmetric")
+AU = ("bce", "plain_bce", "asymmetric", "weighted_asymmetric")  # those of sprint1
 AU_GUIDED = ("au_spatial", "au_cross")
 BOTTLENECK = ("se", "cbam", "coordinate", "gather_excite")
 ATTENTION = ("eca", *BOTTLENECK, *AU_GUIDED)
@@ -61,8 +62,9 @@ SPACE = Space(
         "region_weight": LogUniform(
             0.01, 1.0, 0.1, {"attention": ("au_spatial",), "au_loss": AU}
         ),  # AU supervision too: it goes with lambda
-        "au_loss.clip": LogUniform(1.0, 20.0, 5.0, {"au_loss": ("bce",)}),
+        "au_loss.clip": LogUniform(2.0, 20.0, 5.0, {"au_loss": ("bce",)}),  # 1 is plain_bce
         "au_loss.gamma_neg": Choice((0.0, 1.0, 2.0, 4.0), 2.0, {"au_loss": ("asymmetric",)}),
+        "au_loss.gamma_pos": Choice((0.0, 1.0), 1.0, {"au_loss": ("asymmetric",)}),
         "au_loss.margin": Choice((0.0, 0.05), 0.0, {"au_loss": ("asymmetric",)}),
         "loss": Choice((*NEUTRAL, "class_balanced", "ldam", "balanced_softmax"), "cross_entropy"),
         "soft_labels": Choice((0.0, 0.25, 0.5, 0.75, 1.0), 0.0),  # off where there are no votes

@@ -160,12 +160,11 @@ def _in_networks(value: Dimension | Value, tier: Tier) -> Dimension | Value:
 
 def baseline(space: Space, tier: Tier) -> dict[str, Value]:
     """The plan's baseline at this tier: its ResNet, with the space's default optimiser settings."""
-    plain = {n: v for n, v in space.defaults().items() if "." not in n and n not in AU_SETTINGS}
+    plain = {n: v for n, v in space.defaults().items() if "." not in n and not _is_of_lacking(n)}
     return {**plain, "backbone": tier.backbones["resnet"], **BASELINE}
 
 
-AU_SETTINGS = (
-    "region_weight",
-    "attention_stage",
-    "curriculum_order",
-)  # of parts the baseline lacks
+def _is_of_lacking(name: str) -> bool:
+    """Whether the setting is of a part that the baseline lacks."""
+    others = ("region_weight", "attention_stage", "curriculum_order")
+    return name.startswith("au_") or name in others

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from spaces.anchors import first_tries, lacking
 from spaces.catalog import NAMES, find
-from spaces.space import Choice, IntRange, LogUniform, Space, Uniform, applies
+from spaces.space import Choice, Dimension, IntRange, LogUniform, Space, Uniform, applies
 from spaces.tiers import TIERS, at_tier, baseline
 from trainables.config import TrialConfig, check_rebalancing
 
@@ -210,6 +210,17 @@ def test_anchors_of_sprint2_are_those_of_the_evidence() -> None:
     assert tries["deferred, AUs, additive"]["head"] == "additive"
     corrections = [flat["loss"] == "balanced_softmax" for flat in tries.values()]
     assert corrections == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_sprint2_holds_what_sprint1_may_find_but_for_what_it_leaves_there(tier: str) -> None:
+    ours = sized("sprint2", tier).settings
+    left = ("au_balance", "au_warmup", "au_prior", "au_reading")
+    for flat in sized("sprint1", tier).corners():
+        for name, value in flat.items():
+            if name.partition(".")[0] not in left:
+                dim = ours[name]
+                assert dim.contains(value) if isinstance(dim, Dimension) else dim == value, name
 
 
 def test_anchor_says_where_it_leaves_the_defaults() -> None:

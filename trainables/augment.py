@@ -27,6 +27,7 @@ class Batch:
     aus: Tensor  # (N, A) float in [0, 1], or -1 where unknown
     regions: Tensor | None = None  # (N, A, R, R) float in [0, 1]: where each AU acts
     boxes: Tensor | None = None  # (N, B, 4) x0, y0, x1, y1 in [0, 1]: what a local branch looks at
+    mirror: Tensor | None = None  # (A,) which AU each becomes in a mirror, where sides are kept
 
 
 Transform = Callable[[Batch, Generator], Batch]
@@ -77,16 +78,20 @@ def _uniform(low: float, high: float, like: Tensor, generator: Generator) -> Ten
 
 
 def flip(batch: Batch, generator: Generator) -> Batch:
-    """Mirror half of the images. AU targets are side-folded, so only maps and boxes mirror."""
+    """Mirror half of the images, their maps and boxes, and AUs of the left and the right side."""
     chosen = (_uniform(0, 1, batch.images, generator) < 0.5)[:, None, None, None]
-    regions, boxes = batch.regions, batch.boxes
-    if regions is not None:
-        regions = torch.where(chosen, regions.flip(3), regions)
+    aus, regions, boxes = batch.aus, batch.regions, batch.boxes
+    turned = None if regions is None else regions.flip(3)
+    if batch.mirror is not None:
+        aus = torch.where(chosen[:, :, 0, 0], aus[:, batch.mirror], aus)
+        turned = None if turned is None else turned[:, batch.mirror]
+    if regions is not None and turned is not None:
+        regions = torch.where(chosen, turned, regions)
     if boxes is not None:  # a box stays with what it is around: the left eye is now on the left
         x0, y0, x1, y1 = boxes.unbind(2)
         boxes = torch.where(chosen[..., 0], torch.stack([1 - x1, y0, 1 - x0, y1], 2), boxes)
     images = torch.where(chosen, batch.images.flip(3), batch.images)
-    return replace(batch, images=images, regions=regions, boxes=boxes)
+    return replace(batch, images=images, aus=aus, regions=regions, boxes=boxes)
 
 
 def _affine(degrees: float, scale: float, shift: float) -> Transform:

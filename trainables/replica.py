@@ -36,6 +36,15 @@ class Replica(nn.Module):
         """A context in which gradients add up on each rank instead of being averaged."""
         return self.inner.no_sync()
 
+    def average(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor by its mean over the ranks, in one exchange."""
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        distributed.all_reduce(flat)
+        for tensor, mean in zip(
+            tensors, (flat / self.ranks.size).split([t.numel() for t in tensors]), strict=True
+        ):
+            tensor.copy_(mean.view(tensor.shape))
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """In this context nothing is exchanged and no batch statistic moves."""
