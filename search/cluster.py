@@ -26,6 +26,7 @@ ENVIRONMENT = {  # a user's own value stands
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_THRESHOLD_S": "5",
 }
+CALM_SECONDS = 5.0  # waited for at the most before Ray is stopped, see `stop_ray`
 OBJECT_STORE_BYTES = 100 * 2**20  # data travels as a path; 78 MiB is the least that Ray takes
 
 
@@ -195,7 +196,24 @@ def ray_in_background(**options: Any) -> Iterator[Callable[[], Cluster]]:
 
 
 def stop_ray() -> None:
+    """End Ray, or leave the cluster that was joined.
+
+    Ray 2.60 makes a thread at its first shutdown that locks, 0.1 seconds later, what its maker may
+    not have made by then (opencensus' DeltaProducer): a segmentation fault where the maker waits so
+    long for a core. So the rush of ending workers is waited out.
+    """
+    until = time.monotonic() + CALM_SECONDS
+    while time.monotonic() < until and not all(has_core() for _ in range(4)):
+        time.sleep(0.1)
     ray.shutdown()
+
+
+def has_core(seconds: float = 0.05) -> bool:
+    """Whether this thread has had a core to itself for that long."""
+    began, spent = time.monotonic(), time.thread_time()
+    while time.monotonic() - began < seconds:
+        pass
+    return time.thread_time() - spent > 0.8 * seconds
 
 
 def quiet() -> None:

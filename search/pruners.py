@@ -102,6 +102,8 @@ class Pruner:
         self._verdicts[trial, rung] = "continue"
 
     def _judge(self, trial: str, epoch: int) -> Verdict:
+        if self.is_led and len(self.rungs[epoch]) == 1:
+            return "continue"  # a whole curve, early: it tells what early epochs are worth
         if self.is_pausing:
             heappush(self._waiting[epoch], (-self.rungs[epoch][trial], trial))
             return "pause"

@@ -73,11 +73,9 @@ def refused(ended, place):
 @pytest.fixture(scope="module")
 def cluster():
     """Ray on two CPUs, whose workers can import the modules of the tests."""
-    import ray
-
-    from search.cluster import start_ray
+    from search.cluster import start_ray, stop_ray
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         yield start_ray(cpus=2, gpus=0, dashboard=False)
-        ray.shutdown()
+        stop_ray()

@@ -58,14 +58,34 @@ def places(root):
     return seen
 
 
+@contextmanager
+def nodes_here(**head):
+    """Ray's nodes in processes of their own. Nothing of them is left in this one afterwards.
+
+    Ray would keep their clients, with threads that go on asking dead nodes, until Python has ended.
+    """
+    there = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **head})
+    nodes = [there.head_node]
+    try:
+        yield there
+    finally:
+        nodes += there.worker_nodes
+        there.shutdown()
+        there.global_state.disconnect()
+        forget(*nodes)
+
+
+def forget(*nodes):
+    for node in nodes:
+        node._gcs_client = None
+
+
 @pytest.fixture(scope="module")
 def cluster():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(HERE))
-        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": QUICK}
-        there = Cluster(initialize_head=True, head_node_args=head)
-        yield there
-        there.shutdown()
+        with nodes_here(num_cpus=0, _system_config=QUICK) as there:
+            yield there
 
 
 @pytest.fixture
@@ -81,6 +101,7 @@ def join(cluster):
     for node in nodes:
         if node in cluster.worker_nodes:
             cluster.remove_node(node, allow_graceful=False)
+    forget(*nodes)
     wait_for(lambda: len(cluster.global_state._live_node_ids()) == 1)
 
 

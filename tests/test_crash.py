@@ -5,8 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from ray.cluster_utils import Cluster
-from test_cluster import HERE, drive, wait_for
+from test_cluster import HERE, drive, nodes_here, wait_for
 from test_driver import assert_sound
 from toy import start
 
@@ -22,10 +21,8 @@ LONGEST = 2.5  # seconds of training before a kill
 def cluster():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(HERE))
-        head = {"num_cpus": 2, "include_dashboard": False}
-        there = Cluster(initialize_head=True, head_node_args=head)
-        yield there
-        there.shutdown()
+        with nodes_here(num_cpus=2) as there:
+            yield there
 
 
 def rows_on_record(root):

@@ -145,7 +145,7 @@ def test_a_search_on_ray_is_exported(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     import ray
 
-    from search.cluster import start_ray
+    from search.cluster import start_ray, stop_ray
     from search.driver import run_ray
 
     start_ray(cpus=2, gpus=0, dashboard=False)
@@ -166,7 +166,7 @@ def test_a_search_on_ray_is_exported(tmp_path, monkeypatch):
         score = search.results[best(search)].metrics["score"]
         assert expected["fer_search_best_score", frozenset()] == score
     finally:
-        ray.shutdown()
+        stop_ray()
 
 
 def matches(found, expected):

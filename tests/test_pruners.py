@@ -120,6 +120,8 @@ def test_thawing_rungs_lie_a_root_of_eta_apart_down_from_the_end():
 
 def test_whoever_is_let_go_from_a_rung_goes_on_even_if_it_shows_its_row_again():
     pruner = thaw(9, grace=3)
+    for rung in (3, 5):
+        assert pruner.decide("first", rung, 0.4) == "continue"
     assert pruner.decide("a", 3, 0.5) == "pause"
     pruner.let_go("a", 3)
     assert pruner.decide("a", 3, 0.5) == "continue"
@@ -128,6 +130,7 @@ def test_whoever_is_let_go_from_a_rung_goes_on_even_if_it_shows_its_row_again():
 
 def test_once_nothing_is_new_the_best_of_a_rung_by_a_root_of_eta_go_on():
     pruner = thaw(9, grace=3)
+    assert pruner.decide("t", 3, 0.05) == "continue"  # the first at a rung, to learn a whole curve
     waiting = {f"t{i}": 3 for i in range(6)}
     for i, trial in enumerate(waiting):
         pruner.decide(trial, 3, i / 10)
@@ -135,4 +138,4 @@ def test_once_nothing_is_new_the_best_of_a_rung_by_a_root_of_eta_go_on():
     while (trial := pruner.promote(waiting)) is not None:
         gone.append(trial)
         del waiting[trial]
-    assert gone == ["t5", "t4", "t3", "t2"]  # 6 / sqrt(3) = 3.5
+    assert gone == ["t5", "t4", "t3", "t2", "t1"]  # ceil(7 / sqrt(3)) = 5

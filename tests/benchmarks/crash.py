@@ -16,33 +16,29 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
-from ray.cluster_utils import Cluster  # noqa: E402
+from test_cluster import nodes_here  # noqa: E402
 from test_crash import faults, kill_often, living_workers, rows_on_record, wait_for  # noqa: E402
 
 
 def measure(kills: int, trials: int, pace: float) -> dict[str, object]:
     os.environ["PYTHONPATH"] = str(HERE.parent)  # for the workers
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     began = time.monotonic()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            root = Path(folder)
-            left = kill_often(root, cluster.address, kills, trials, pace)
-            wait_for(lambda: not living_workers(root))
-            return {
-                "date": str(date.today()),
-                "kills": len(left),
-                **Counter(f"killed during {state['during']}" for state in left),
-                "trials": trials,
-                "epochs": sum(map(len, rows_on_record(root).values())),
-                "attempts": sum(int(p.read_text()) for p in root.glob("trials/*/attempt")),
-                "aborted resumes": 0,  # kill_often raises at the first
-                "workers left behind": len(living_workers(root)),
-                **faults(root, left, trials),
-                "seconds": round(time.monotonic() - began),
-            }
-    finally:
-        cluster.shutdown()
+    with nodes_here(num_cpus=2) as cluster, tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        left = kill_often(root, cluster.address, kills, trials, pace)
+        wait_for(lambda: not living_workers(root))
+        return {
+            "date": str(date.today()),
+            "kills": len(left),
+            **Counter(f"killed during {state['during']}" for state in left),
+            "trials": trials,
+            "epochs": sum(map(len, rows_on_record(root).values())),
+            "attempts": sum(int(p.read_text()) for p in root.glob("trials/*/attempt")),
+            "aborted resumes": 0,  # kill_often raises at the first
+            "workers left behind": len(living_workers(root)),
+            **faults(root, left, trials),
+            "seconds": round(time.monotonic() - began),
+        }
 
 
 def main() -> None:
