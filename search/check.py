@@ -8,12 +8,13 @@ from math import inf, isfinite
 from typing import Any
 
 from spaces.space import Choice, Space, Value
-from trainables.config import Part, TrialConfig, check_rebalancing
+from trainables.config import Part, TrialConfig, check_au_settings, check_rebalancing
 from trainables.data.bundle import DataBundle
 from trainables.registry import Registry, unknown
 
 WIDTH = 64  # of the maps on which parts are tried
 RANGES = {  # of the plain settings: the least, the most, and whether the least is itself too little
+    "soft_labels": (0, 1, False),
     "au_weight": (0, inf, False),
     "region_weight": (0, inf, False),
     "batch_size": (1, inf, False),
@@ -43,18 +44,27 @@ def registries() -> dict[str, Registry[Any]]:
     """The plug-ins of each part but the backbone, which has timm's besides."""
     from trainables.attention import ATTENTIONS
     from trainables.augment import AUGMENTS, MIXERS
+    from trainables.balance import BALANCES
     from trainables.fusion import FUSIONS
     from trainables.heads import HEADS
+    from trainables.local import LOCALS
     from trainables.losses import AU_LOSSES, LOSSES, REBALANCE
+    from trainables.prototypes import PRIORS
+    from trainables.reading import READINGS
     from trainables.schedules import SCHEDULES
 
     return {
         "attention": ATTENTIONS,
         "fusion": FUSIONS,
+        "local": LOCALS,
         "head": HEADS,
         "loss": LOSSES,
         "rebalance": REBALANCE,
         "au_loss": AU_LOSSES,
+        "au_balance": BALANCES,
+        "au_prior": PRIORS,
+        "au_reading": READINGS,
+        "au_warmup": SCHEDULES,
         "curriculum": SCHEDULES,
         "augment": AUGMENTS,
         "mix": MIXERS,
@@ -111,6 +121,7 @@ def check_settings(flat: Mapping[str, Value]) -> None:
         if chosen not in known:
             raise LookupError(unknown(what, chosen, known))
     check_rebalancing(config)
+    check_au_settings(config)
 
 
 def check_on_data(space: Space, bundle: DataBundle) -> None:
@@ -155,6 +166,8 @@ def _builders(bundle: DataBundle) -> dict[str, Build]:
     """How each part is built for this data, and called where that needs no network."""
     import torch
 
+    from trainables.au_task import make_prior
+
     counts, known = bundle.class_counts(), (bundle.train.aus >= 0).sum(0)
     classes, units = len(bundle.class_names), len(bundle.au_names)
     of = registries()
@@ -164,10 +177,15 @@ def _builders(bundle: DataBundle) -> dict[str, Build]:
     builds: dict[str, Build] = {
         "attention": lambda p: of["attention"][p.name](WIDTH, units, **p.args),
         "fusion": lambda p: of["fusion"][p.name]((WIDTH, WIDTH, WIDTH), **p.args),
+        "local": lambda p: of["local"][p.name](0, **p.args),
         "head": lambda p: of["head"][p.name](*compounds, **p.args),
         "loss": lambda p: of["loss"][p.name](counts, **p.args)(logits, targets),
         "rebalance": lambda p: of["rebalance"][p.name](counts, **p.args).class_weights(0.5),
         "curriculum": lambda p: of["curriculum"][p.name](**p.args)(0.5),
+        "au_balance": lambda p: of["au_balance"][p.name](**p.args),
+        "au_prior": lambda p: make_prior(p, bundle),
+        "au_reading": lambda p: of["au_reading"][p.name](units, classes, **p.args),
+        "au_warmup": lambda p: of["au_warmup"][p.name](**p.args)(0.5),
         "augment": lambda p: of["augment"][p.name](**p.args),
         "mix": lambda p: of["mix"][p.name](**p.args),
     }

@@ -44,6 +44,19 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
         metavar="VOCABULARY",
         help="auto (from the data), plan18, none, or a list such as 1,2,4,12",
     )
+    group.add_argument(
+        "--au-null",
+        default="mask",
+        metavar="POLICY",
+        help="what the AU label null means: mask (unlabelled; the default) or zeros (no AU)",
+    )
+    group.add_argument(
+        "--au-sides",
+        default="fold",
+        metavar="POLICY",
+        help="of AUs coded on one side, such as L12: fold (into 12; the default) or keep (left and "
+        "right are two, which a flip swaps)",
+    )
 
 
 def _add_size(group: argparse._ArgumentGroup) -> None:

@@ -2,22 +2,24 @@
 
 import argparse
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from search.check import PROBLEMS, build, reason
 from search.options import LARGEST, SMALLEST
-from spaces.space import Choice, Dimension, Space, Value, is_log, prune
+from spaces.anchors import first_tries, lacking
+from spaces.show import space_table
+from spaces.space import Choice, Dimension, Space, Value, prune
 from spaces.tiers import TIERS, Tier, at_tier, baseline
 from trainables.cli import say
 from trainables.config import TrialConfig
 from trainables.data.bundle import DataBundle
+from trainables.data.listing import several
 from trainables.registry import unknown
 
 AU_ATTENTION = ("au_spatial", "au_cross")
+AU_PRIORS = ("co_annotation", "distribution_matching")
 COMPOUND_HEADS = ("additive", "additive_residual")
 DEFAULTS: dict[str, Value] = {"seed": 0, "weights": "none", "metric": "macro_f1"}
 Anchors = list[tuple[str, dict[str, Value]]]  # role and configuration of the first trials
@@ -87,7 +89,7 @@ def choose_sizes(
 
 def fit_to_tier(space: Space, sizes: Sizes, args: argparse.Namespace) -> tuple[Space, list[str]]:
     """The space at its size, with the run's constants; a sentence for what can never apply."""
-    sized = sizes.space(Space(space.name, {**space.settings, **_constants(args)}))
+    sized = sizes.space(replace(space, settings={**space.settings, **_constants(args)}))
     tier = sizes.tier
     notes = [
         f"'{name}' never applies at tier {tier.name}: its condition cannot hold"
@@ -115,22 +117,40 @@ def fit_to_data(space: Space, bundle: DataBundle) -> tuple[Space, list[str]]:
         fitted = _leave_out(_without_au_loss(fitted), "attention", AU_ATTENTION, why)
         if fitted != space:
             notes.append(f"{why}: AU loss and AU-guided attention are off")
+    elif without := bundle.unlabelled_classes():
+        why, before = f"no training image of {several(without)} has AU labels", fitted
+        fitted = _leave_out(fitted, "au_prior", AU_PRIORS, why)
+        if fitted != before:
+            notes.append(f"{why}: AU priors are off")
     if bundle.components is None:
         why, before = "the classes are not compounds of basic emotions", fitted
         fitted = _leave_out(fitted, "head", COMPOUND_HEADS, why)
         if fitted != before:
             notes.append(f"{why}: additive heads are off")
+    if bundle.train.distributions is None and fitted.settings.get("soft_labels", 0.0) != 0.0:
+        why = "the data has no crowd votes"
+        fitted = _one_hot(fitted, why)
+        notes.append(f"{why}: soft labels are off")
     return fitted, notes
 
 
+def _one_hot(space: Space, why: str) -> Space:
+    """The space with soft labels off. Raises ValueError when it cannot do without."""
+    dim = space.settings["soft_labels"]
+    if not isinstance(dim, Dimension) or not dim.contains(0.0):
+        raise ValueError(
+            f"space '{space.name}' asks for soft_labels, but {why}: take other --data, or a space "
+            "with soft_labels 0"
+        )
+    return space.fixed({"soft_labels": 0.0})
+
+
 def _without_au_loss(space: Space) -> Space:
-    """The space without AU loss, its arguments and its weight, if it has any."""
+    """The space without AU loss and all that goes with it, if it has any."""
     if space.settings.get("au_loss", "none") == "none":
         return space
-    kept = {
-        n: d for n, d in space.settings.items() if n != "au_weight" and not n.startswith("au_loss.")
-    }
-    return Space(space.name, prune({**kept, "au_loss": "none"}))
+    kept = {n: d for n, d in space.settings.items() if n == "au_loss" or not n.startswith("au_")}
+    return replace(space, settings=prune({**kept, "au_loss": "none"}))
 
 
 def _leave_out(space: Space, name: str, options: tuple[str, ...], why: str) -> Space:
@@ -144,10 +164,13 @@ def _leave_out(space: Space, name: str, options: tuple[str, ...], why: str) -> S
     return space.without(name, options) if set(asked) & set(options) else space
 
 
-def choose_anchors(space: Space, tier: Tier, bundle: DataBundle) -> tuple[Anchors, list[str]]:
-    """The baseline and the defaults, both tried; a sentence where the baseline had to change.
+def choose_anchors(
+    space: Space, tier: Tier, bundle: DataBundle, trials: int
+) -> tuple[Anchors, list[str]]:
+    """The baseline and the defaults, both tried, then the space's own, for up to a quarter of the
+    trials; a sentence where the baseline had to change, and for each anchor left out.
 
-    Raises ValueError when they cannot be built.
+    Raises ValueError when the first two cannot be built.
     """
     default, notes = space.defaults(), []
     plain = baseline(space, tier)
@@ -167,7 +190,18 @@ def choose_anchors(space: Space, tier: Tier, bundle: DataBundle) -> tuple[Anchor
             raise ValueError(
                 f"the {role} configuration cannot be built: {reason(error)}"
             ) from error
-    return anchors, notes
+    more, left_out = _own_anchors(space, trials // 4)
+    return anchors + more, notes + left_out
+
+
+def _own_anchors(space: Space, most: int) -> tuple[Anchors, list[str]]:
+    """The first anchors of the space that it still holds; a sentence for each that it does not."""
+    notes = [
+        f"anchor '{name}' is left out, for its {', '.join(lacks)}"
+        for name in space.anchors
+        if (lacks := lacking(space, name))
+    ]
+    return list(first_tries(space).items())[:most], notes
 
 
 def combinations(space: Space) -> int:
@@ -177,46 +211,9 @@ def combinations(space: Space) -> int:
     )
 
 
-def space_table(space: Space) -> Table:
-    """Every setting with its values, its default and when it applies, in 80 columns."""
-    table = Table(title=Text(f"space {space.name}"), box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name, width in (("setting", 22), ("values", 21), ("default", 13), ("when", None)):
-        table.add_column(name, no_wrap=name == "setting", min_width=width, overflow="fold")
-    for name, dim in space.settings.items():
-        if isinstance(dim, Dimension):
-            when = "; ".join(condition(space, other, v) for other, v in dim.when.items())
-            table.add_row(name, values(dim), short(dim.default), when)
-        else:
-            table.add_row(name, "constant", short(dim), "")
-    return table
-
-
-def values(dim: Dimension) -> str:
-    if isinstance(dim, Choice):
-        return ", ".join(map(short, dim.options))
-    return f"{dim.low:g} … {dim.high:g}" + " (log)" * is_log(dim)
-
-
-def condition(space: Space, name: str, wanted: tuple[Value, ...]) -> str:
-    """When a setting has one of the values wanted, in few words."""
-    dim = space.settings.get(name)
-    options = dim.options if isinstance(dim, Choice) else ()
-    possible = [v for v in wanted if not options or v in options]
-    rest = [v for v in options if v not in wanted]
-    if rest == ["none"] and len(possible) > 1:
-        return f"{name} is set"
-    if 0 < len(rest) < len(possible) and "none" not in rest:
-        return f"{name} is not {' or '.join(map(short, rest))}"
-    return f"{name} is {' or '.join(map(short, possible))}"
-
-
-def short(value: Value) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def describe_plan(console: Console, space: Space, sizes: Sizes, rungs: list[int]) -> None:
     """Print the space, and the plan of trials and rungs."""
-    console.print(space_table(space))
+    console.print(space_table(space, console.width))
     judged = f"judged after epoch {', '.join(map(str, rungs))}" if rungs else "none stopped early"
     say(
         console,

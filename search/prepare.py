@@ -48,7 +48,7 @@ def check_flags(args: argparse.Namespace) -> None:
         faces.FacesSpec.parse(args.data)
     else:
         loaders.detect(args.data)
-    aus.named_vocabulary(args.aus)
+    aus.Policy(args.aus, args.au_null, args.au_sides)  # raises for what it does not know
     if args.gpu_hours is not None and args.address is None and not gpus_here():
         raise ValueError(NO_GPU_HOURS.format(args.gpu_hours))
     _check_place(args)
@@ -147,7 +147,7 @@ def prepare(
 ) -> tuple[Job, list[str]]:
     """The job, its data decoded, its space fitted and tried; what the user should know of it."""
     from search import check, plan
-    from trainables.data import cache
+    from trainables.data import aus, cache
 
     there = cluster() if args.address else None
     if there:
@@ -160,7 +160,8 @@ def prepare(
     sized, notes = plan.fit_to_tier(space, sizes, args)
     check.check_space(sized)
     with _progress(console) as show:
-        data = cache.prepare(args.data, sizes.image_size, show, au_vocabulary=args.aus)
+        policy = aus.Policy(args.aus, args.au_null, args.au_sides)
+        data = cache.prepare(args.data, sizes.image_size, show, policy=policy)
     bundle = cache.load(data)
     fitted, anchors, more = _fit(sized, sizes, bundle)
     earlier, told = _earlier(args, root, fitted, sizes, bundle)
@@ -199,7 +200,6 @@ def _fit(
 
     fitted, notes = plan.fit_to_data(space, bundle)
     check.check_space(fitted)
-    check.check_on_data(fitted, bundle)
     weights = str(fitted.settings["weights"])
     try:
         fitted, more = fit_to_weights(fitted, weights, sizes.image_size)
@@ -207,7 +207,8 @@ def _fit(
         raise
     except Exception as error:  # whatever a file of weights may be, it is told as a mistake
         raise ValueError(f"weights '{weights}' cannot be read: {check.reason(error)}") from error
-    anchors, others = plan.choose_anchors(fitted, sizes.tier, bundle)
+    check.check_on_data(fitted, bundle)
+    anchors, others = plan.choose_anchors(fitted, sizes.tier, bundle, sizes.trials)
     return fitted, anchors, notes + more + others
 
 

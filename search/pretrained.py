@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from spaces.space import Choice, Space
+from spaces.tiers import NEEDS_WEIGHTS
 
 
 def fit_to_weights(space: Space, weights: str, image_size: int) -> tuple[Space, list[str]]:
@@ -10,8 +11,10 @@ def fit_to_weights(space: Space, weights: str, image_size: int) -> tuple[Space, 
 
     Raises ValueError when they fit none: nothing is ever left random in silence.
     """
-    if weights == "none" or "backbone" not in space.settings:
+    if "backbone" not in space.settings:
         return space, []
+    if weights == "none":
+        return _without_faces(space)
     fitted, refused = _try_all(_names(space), weights, image_size)
     if not fitted:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
@@ -19,6 +22,16 @@ def fit_to_weights(space: Space, weights: str, image_size: int) -> tuple[Space, 
     notes = [f"{name}: {summary}" for name, summary in fitted.items()]
     notes += [f"{name} is left out, for want of weights: {why}" for name, why in refused.items()]
     return space.without("backbone", tuple(refused)), notes
+
+
+def _without_faces(space: Space) -> tuple[Space, list[str]]:
+    """The space without the backbones that only their weights make worth a trial."""
+    names = _names(space)
+    bare = [name for name in names if name in NEEDS_WEIGHTS]
+    if not bare or len(bare) == len(names):  # a space of nothing else means it
+        return space, []
+    note = f"{', '.join(bare)}: left out, being nothing without weights trained on faces"
+    return space.without("backbone", tuple(bare)), [f"{note} (--weights FOLDER)"]
 
 
 def _names(space: Space) -> Sequence[str]:

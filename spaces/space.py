@@ -107,10 +107,14 @@ Pick = Callable[[str, Dimension], Value]
 
 @dataclass(frozen=True)
 class Space:
-    """What may be tried. Order matters: a setting stands before the arguments that depend on it."""
+    """What may be tried. Order matters: a setting stands before the arguments that depend on it.
+
+    `anchors` are configurations to try first, by name; each says where it leaves the defaults.
+    """
 
     name: str
     settings: Mapping[str, Dimension | Value]
+    anchors: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -178,7 +182,7 @@ class Space:
         if unknown := sorted(set(values) - set(self.settings)):
             known = ", ".join(self.settings)
             raise LookupError(f"space '{self.name}' has no setting {unknown}; it has: {known}")
-        return Space(self.name, prune({**self.settings, **values}))
+        return replace(self, settings=prune({**self.settings, **values}))
 
     def without(self, name: str, options: tuple[Value, ...]) -> "Space":
         """The space with some options of a choice removed; a choice of one becomes constant."""
@@ -192,14 +196,15 @@ class Space:
         kept: Dimension | Value = (
             left[0] if len(left) == 1 else replace(dim, options=left, default=default)
         )
-        return Space(self.name, prune({**self.settings, name: kept}))
+        return replace(self, settings=prune({**self.settings, name: kept}))
 
     def union(self, other: "Space", name: str) -> "Space":
         """Both spaces; where they share a setting, the other's stands."""
-        return Space(name, {**self.settings, **other.settings})
+        anchors = {**self.anchors, **other.anchors}
+        return Space(name, {**self.settings, **other.settings}, anchors)
 
     def as_dict(self) -> dict[str, object]:
-        """Plain JSON data: what a run records."""
+        """Plain JSON data: what a run records. Anchors are no part: they are trials of the run."""
         return {
             name: _as_dict(dim) if isinstance(dim, Dimension) else dim
             for name, dim in self.settings.items()

@@ -13,9 +13,11 @@ from spaces.space import Choice, Dimension, LogUniform, Space, Value, prune
 BASELINE: dict[str, Value] = {  # the plan's starting point: one task, cross-entropy, nothing added
     "attention": "none",
     "fusion": "none",
+    "local": "none",
     "head": "flat",
     "loss": "cross_entropy",
     "loss.smoothing": 0.0,
+    "soft_labels": 0.0,
     "rebalance": "none",
     "au_loss": "none",
     "au_weight": 0.0,
@@ -38,6 +40,13 @@ class Tier:
     extra: tuple[str, ...] = ()  # networks beside the families
     settings: Mapping[str, Dimension | Value] = field(default_factory=dict)
 
+
+# Families that are nothing without the weights their authors trained on faces, given by path.
+FACE_FAMILIES = {
+    "facenet": "inception_resnet_v1",
+    "arcface": "iresnet50",
+}
+NEEDS_WEIGHTS = frozenset({*FACE_FAMILIES.values(), "hsemotion_b0", "hsemotion_b2"})
 
 FINE_TUNING: dict[str, Dimension | Value] = {
     "lr": LogUniform(1e-5, 1e-3, 1e-4),
@@ -76,6 +85,10 @@ TIERS = {
             "convnext": "convnextv2_nano.fcmae_ft_in22k_in1k",
             "mobilenet": "mobilenetv4_conv_medium.e500_r224_in1k",
             "vit": "vit_small_patch16_224.augreg_in21k_ft_in1k",
+            "dinov2": "vit_small_patch14_dinov2.lvd142m",
+            "tinyvit": "tiny_vit_5m_224.dist_in22k_ft_in1k",
+            **FACE_FAMILIES,
+            "hsemotion": "hsemotion_b0",
         },
         settings=FINE_TUNING,
     ),
@@ -89,28 +102,52 @@ TIERS = {
             "resnet": "resnet50.a1_in1k",
             "efficientnet": "tf_efficientnetv2_s.in21k_ft_in1k",
             "convnext": "convnext_tiny.in12k_ft_in1k",
-            "mobilenet": "tiny_vit_21m_224.dist_in22k_ft_in1k",
+            "mobilenet": "mobilenetv4_conv_large.e500_r256_in1k",
             "vit": "vit_base_patch16_224.augreg2_in21k_ft_in1k",
+            "dinov2": "vit_base_patch14_dinov2.lvd142m",
+            "tinyvit": "tiny_vit_21m_224.dist_in22k_ft_in1k",
+            **FACE_FAMILIES,
+            "hsemotion": "hsemotion_b2",
         },
         settings=FINE_TUNING,
     ),
 }
 
 
+FAMILIES = frozenset(family for tier in TIERS.values() for family in tier.backbones)
+
+
 def at_tier(space: Space, tier: Tier) -> Space:
-    """The space at a tier's size: families become networks, ranges and sizes are the tier's."""
+    """The space at a tier's size: families become networks, ranges and sizes are the tier's.
+
+    A family that the tier has no network for is left out of a choice.
+    Raises ValueError when nothing is left.
+    """
     settings: dict[str, Dimension | Value] = {**space.settings}
     settings["image_size"], settings["epochs"] = tier.image_size, tier.epochs
     settings |= {name: dim for name, dim in tier.settings.items() if name in settings}
-    backbone = settings.get("backbone")
-    if isinstance(backbone, Choice):
-        options = (*(tier.backbones.get(str(o), o) for o in backbone.options), *tier.extra)
-        default = tier.backbones.get(str(backbone.default), backbone.default)
-        settings["backbone"] = Choice(options, default, backbone.when)
-    elif backbone is not None:
-        settings["backbone"] = tier.backbones.get(str(backbone), str(backbone))
+    if "backbone" in settings:
+        settings["backbone"] = _networks(settings["backbone"], tier)
     sized = {name: _in_networks(value, tier) for name, value in settings.items()}
-    return Space(space.name, prune(sized))
+    return replace(space, settings=prune(sized))
+
+
+def _networks(backbone: Dimension | Value, tier: Tier) -> Dimension | Value:
+    """The families asked for as networks of the tier; a choice has the tier's extra ones too."""
+    asked = backbone.options if isinstance(backbone, Choice) else (str(backbone),)
+    held = [
+        tier.backbones.get(str(o), o) for o in asked if o in tier.backbones or o not in FAMILIES
+    ]
+    if not held:
+        raise ValueError(
+            f"tier {tier.name} has no network for backbone {' or '.join(map(str, asked))}; it has: "
+            f"{', '.join(tier.backbones)}. Take a larger --tier"
+        )
+    if not isinstance(backbone, Choice):
+        return held[0]
+    default = tier.backbones.get(str(backbone.default), backbone.default)
+    options = (*held, *tier.extra)
+    return replace(backbone, options=options, default=default if default in held else held[0])
 
 
 def _in_networks(value: Dimension | Value, tier: Tier) -> Dimension | Value:
@@ -123,12 +160,11 @@ def _in_networks(value: Dimension | Value, tier: Tier) -> Dimension | Value:
 
 def baseline(space: Space, tier: Tier) -> dict[str, Value]:
     """The plan's baseline at this tier: its ResNet, with the space's default optimiser settings."""
-    plain = {n: v for n, v in space.defaults().items() if "." not in n and n not in AU_SETTINGS}
+    plain = {n: v for n, v in space.defaults().items() if "." not in n and not _is_of_lacking(n)}
     return {**plain, "backbone": tier.backbones["resnet"], **BASELINE}
 
 
-AU_SETTINGS = (
-    "region_weight",
-    "attention_stage",
-    "curriculum_order",
-)  # of parts the baseline lacks
+def _is_of_lacking(name: str) -> bool:
+    """Whether the setting is of a part that the baseline lacks."""
+    others = ("region_weight", "attention_stage", "curriculum_order")
+    return name.startswith("au_") or name in others

@@ -1,8 +1,9 @@
-"""AU-aware attention: what the emotion sees must go through the AU maps."""
+"""Attention by hand; of the AU-aware kinds, what the emotion sees must go through the AU maps."""
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from trainables.attention import ATTENTIONS, positions
 
@@ -98,3 +99,96 @@ def test_cross_attention_learns_with_every_layer(layers: int) -> None:
 def test_cross_attention_refuses_a_width_its_heads_cannot_share() -> None:
     with pytest.raises(ValueError, match="multiple of 4 and of heads 3"):
         ATTENTIONS["au_cross"](C, A, width=128, heads=3)
+
+
+# --- gates by hand: what a module gates by, inside the residual that keeps it near identity -------
+
+
+def inner_of(name: str, **arguments: int) -> nn.Module:
+    torch.manual_seed(0)
+    return ATTENTIONS[name](C, A, **arguments).eval().inner
+
+
+def test_residual_around_a_gate_by_hand() -> None:
+    attention, x = ATTENTIONS["se"](C, A), feature_map()
+    expected = 0.9 * x + 0.1 * attention.inner(x) / 0.5
+    torch.testing.assert_close(attention(x).features, expected)
+
+
+def test_squeeze_excitation_by_hand() -> None:
+    se, x = inner_of("se", reduction=4), feature_map()
+    first, second = (layer.weight.flatten(1) for layer in (se.fc1, se.fc2))
+    assert first.shape[1] == C
+    squeezed = torch.relu(x.mean((2, 3)) @ first.T + se.fc1.bias)
+    gates = torch.sigmoid(squeezed @ second.T + se.fc2.bias)
+    torch.testing.assert_close(se(x), x * gates[:, :, None, None])
+
+
+@pytest.mark.parametrize("reduction", [4, 8, 16])
+def test_reduction_sets_the_width_of_the_bottleneck(reduction: int) -> None:
+    widths = [
+        ATTENTIONS["se"](256, A, reduction=reduction).inner.fc1.out_channels,
+        ATTENTIONS["cbam"](256, A, reduction=reduction).inner.channel.fc1.out_channels,
+        ATTENTIONS["gather_excite"](256, A, reduction=reduction).inner.excite[0].out_channels,
+    ]
+    assert widths == 3 * [256 // reduction]
+
+
+@pytest.mark.parametrize(("channels", "kernel"), [(16, 3), (64, 3), (128, 5), (512, 5), (2048, 7)])
+def test_eca_kernel_follows_from_the_channels(channels: int, kernel: int) -> None:
+    # |log2(C) / 2 + 1 / 2|, the next odd number up (their equation 12), 3 at least
+    assert ATTENTIONS["eca"](channels, A).inner.conv.kernel_size == (kernel,)
+    assert ATTENTIONS["eca"](channels, A, kernel=9).inner.conv.kernel_size == (9,)
+
+
+def test_eca_by_hand() -> None:
+    eca, x = inner_of("eca"), feature_map()
+    padded = functional.pad(x.mean((2, 3)), (1, 1))
+    weight = eca.conv.weight.flatten()
+    gates = torch.sigmoid(sum(weight[k] * padded[:, k : k + C] for k in range(3)))
+    torch.testing.assert_close(eca(x), x * gates[:, :, None, None])
+
+
+def test_cbam_gates_channels_then_places() -> None:
+    cbam, x = inner_of("cbam", kernel=3), feature_map()
+    channel, spatial = cbam.channel, cbam.spatial
+    pooled = (x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True))
+    gated = x * torch.sigmoid(sum(channel.fc2(torch.relu(channel.fc1(p))) for p in pooled))
+    seen = torch.cat([gated.mean(1, keepdim=True), gated.amax(1, keepdim=True)], 1)
+    torch.testing.assert_close(cbam(x), gated * torch.sigmoid(spatial.conv(seen)))
+
+
+def test_coordinate_attention_pools_rows_and_columns_apart() -> None:
+    coordinate, x = inner_of("coordinate"), feature_map()
+
+    def squeeze(means: Tensor) -> Tensor:
+        return coordinate.act(coordinate.bn1(coordinate.conv1(means)))
+
+    by_row = torch.sigmoid(coordinate.conv_h(squeeze(x.mean(3, keepdim=True))))
+    by_column = torch.sigmoid(coordinate.conv_w(squeeze(x.mean(2, keepdim=True))))
+    assert (by_row.shape[2:], by_column.shape[2:]) == ((5, 1), (1, 7))
+    torch.testing.assert_close(coordinate(x), x * by_row * by_column)
+
+
+def test_gather_excite_over_the_whole_map_is_squeeze_excitation() -> None:
+    se, ge = inner_of("se", reduction=2), inner_of("gather_excite", extent=0, reduction=2)
+    with torch.no_grad():
+        for to, source in ((ge.excite[0], se.fc1), (ge.excite[2], se.fc2)):
+            to.weight.copy_(source.weight)
+            to.bias.copy_(source.bias)
+    torch.testing.assert_close(ge(feature_map()), se(feature_map()))
+
+
+def test_gather_excite_gathers_the_means_of_neighbourhoods() -> None:
+    ge, x = inner_of("gather_excite", extent=2), feature_map()
+    gathered = ge.gather(x)
+    assert gathered.shape[2:] == (3, 4)
+    torch.testing.assert_close(gathered[:, :, 0, 0], x[:, :, :2, :2].mean((2, 3)))
+    torch.testing.assert_close(gathered[:, :, 1, 1], x[:, :, 1:4, 1:4].mean((2, 3)))
+    gates = functional.interpolate(torch.sigmoid(ge.excite(gathered)), size=(5, 7))
+    torch.testing.assert_close(ge(x), x * gates)
+
+
+def test_gather_excite_works_on_maps_smaller_than_its_windows() -> None:
+    x = torch.randn(2, C, 2, 2)
+    assert inner_of("gather_excite", extent=8)(x).shape == x.shape

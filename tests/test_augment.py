@@ -1,11 +1,14 @@
 """Augmentation: contract over every transform, then what each does to targets and region maps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Generator
 
 from trainables.augment import AUGMENTS, MIXERS, Batch, _affine, cutmix, flip, mixup
+from trainables.data.tables import region_maps
 
 TRANSFORMS = [*(("augment", n) for n in AUGMENTS), *(("mix", n) for n in MIXERS)]
 
@@ -62,6 +65,33 @@ def test_flip_moves_maps_with_pixels() -> None:
     for i, was_flipped in enumerate(flipped):
         wanted = before.regions[i].flip(2) if was_flipped else before.regions[i]
         assert torch.equal(after.regions[i], wanted)
+
+
+def test_flip_swaps_the_aus_of_left_and_right_and_moves_boxes() -> None:
+    names = ("AU1", "AUL12", "AUR12")
+    maps = torch.from_numpy(region_maps(names, 16)).expand(32, 3, 16, 16)
+    images = torch.linspace(0, 1, 16).expand(32, 3, 16, 16)  # brighter to the right
+    aus = torch.tensor([0.0, 1.0, -1.0]).expand(32, 3)
+    before = Batch(images, torch.eye(4)[torch.arange(32) % 4], aus, maps)
+    eyes = torch.tensor([[0.1, 0.2, 0.4, 0.5], [0.6, 0.2, 0.9, 0.5]]).expand(32, 2, 4)
+    before = replace(before, boxes=eyes, mirror=torch.tensor([0, 2, 1]))
+    after = flip(before, Generator().manual_seed(0))
+    flipped = after.images[:, 0, 0, 0] > 0.5
+    assert 8 < flipped.sum() < 24
+    assert after.aus[flipped].unique(dim=0).tolist() == [[0, -1, 1]]
+    assert after.aus[~flipped].unique(dim=0).tolist() == [[0, 1, -1]]
+    assert after.regions is not None
+    torch.testing.assert_close(after.regions, maps)  # left is on the right of any picture
+    assert after.boxes is not None  # but a box stays with its eye
+    torch.testing.assert_close(after.boxes[flipped], eyes.flip(1)[flipped])
+    assert torch.equal(after.boxes[~flipped], eyes[~flipped])
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_mixing_keeps_the_mirror(name: str) -> None:
+    before = replace(batch(), mirror=torch.tensor([1, 0, 2]))
+    after = MIXERS[name](probability=1.0)(before, Generator().manual_seed(1))
+    assert after.mirror is before.mirror
 
 
 def test_affine_moves_maps_with_pixels() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainables.data import aus
-from trainables.data.aus import Coding, Unit, encode, parse
+from trainables.data.aus import Coding, Policy, Unit, encode, parse
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,48 @@ def test_null_counts_as_no_au_only_when_asked():
     assert rows.tolist() == [[0], [-1], [-1]]
 
 
-def test_unknown_null_policy_names_the_known():
-    with pytest.raises(ValueError, match="known: mask, zeros"):
-        encode([], (), null="drop")
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"null": "drop"}, "unknown null policy 'drop'; known: mask, zeros"),
+        ({"sides": "split"}, "unknown side policy 'split'; known: fold, keep"),
+        ({"vocabulary": "plan19"}, "unknown AU vocabulary 'plan19'"),
+    ],
+)
+def test_an_unknown_policy_names_the_known(asked, message):
+    with pytest.raises(ValueError, match=message):
+        Policy(**asked)
+
+
+# --- sides ---------------------------------------------------------------------------------------
+
+SIDED = ("AU4", "AUL12", "AUR12")
+
+
+def test_sides_that_are_kept_are_targets_of_their_half_of_the_face():
+    texts = ["12+4", "L12", "R12A", "L12+R12", "B12", "BL12", "4", "null"]
+    rows = encode([parse(t) for t in texts], SIDED)
+    assert rows.tolist() == [
+        [1, 1, 1], [0, 1, 0], [0, 0, 1], [0, 1, 1], [0, 1, 1], [0, 1, 0], [1, 0, 0], [-1, -1, -1],
+    ]  # fmt: skip
+    folded = encode([parse(t) for t in texts], ("AU4", "AU12"))
+    known = rows[:, 0] >= 0
+    assert (rows[known, 1:].max(1) == folded[known, 1]).all()
+
+
+def test_only_aus_that_are_one_sided_often_enough_have_sides():
+    codings = [parse(t) for t in ["L12+4", "R12+4", "12+R4", "L6+R6+12", "L6+R6"]]
+    assert aus.keep_sides(("AU4", "AU6", "AU12"), codings) == ("AU4", "AU6", "AUL12", "AUR12")
+    assert aus.keep_sides(("AU4",), codings * 2) == ("AUL4", "AUR4")
+
+
+def test_a_mirror_swaps_left_and_right():
+    assert aus.mirror(("AU1", "AUL12", "AUR12", "AU25")) == [0, 2, 1, 3]
+    assert aus.mirror(("AU1", "AU12")) is None
+
+
+def test_sides_without_a_positive_image_are_told():
+    assert aus.unseen([parse("L12")], ("AUL12", "AUR12")) == ("AUR12",)
 
 
 def test_vocabulary_holds_the_aus_with_enough_positives_by_number():

@@ -5,7 +5,10 @@ import timm
 import torch
 from timm.layers import DropPath
 
-from trainables.backbones import _pick, build_backbone, check_backbone
+from spaces.sprint2 import GENERAL, OF_FACES
+from spaces.tiers import NEEDS_WEIGHTS, TIERS
+from trainables.backbones import BACKBONES, _pick, build_backbone, check_backbone
+from trainables.face_backbones import FACE_BACKBONES
 
 
 def test_pyramid_gives_its_last_three_scales() -> None:
@@ -106,3 +109,32 @@ def test_size_of_small_resnet_is_an_argument() -> None:
 def test_image_too_small_for_the_network_is_told() -> None:
     with pytest.raises(ValueError, match="'inception_v3' cannot work at 64 px"):
         build_backbone("inception_v3", 64)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_every_network_of_a_tier_exists_in_the_installed_timm(tier: str) -> None:
+    for name in (*TIERS[tier].backbones.values(), *TIERS[tier].extra):
+        check_backbone(name)  # the pretraining after the dot included
+
+
+@pytest.mark.parametrize("tier", ["mid", "large"])
+def test_every_family_has_a_pretrained_network_in_the_larger_tiers(tier: str) -> None:
+    networks = TIERS[tier].backbones
+    assert set(networks) == {*GENERAL, *OF_FACES}
+    assert all("." in networks[family] for family in GENERAL)
+    assert {networks[family] for family in OF_FACES} <= NEEDS_WEIGHTS
+
+
+def test_networks_that_need_weights_are_those_trained_on_faces() -> None:
+    assert {builder.__name__ for builder in FACE_BACKBONES} == NEEDS_WEIGHTS
+    assert set(BACKBONES) >= NEEDS_WEIGHTS
+
+
+def test_hybrid_transformer_gives_three_scales() -> None:
+    assert build_backbone("tiny_vit_5m_224", 64).strides == (8, 16, 32)
+
+
+def test_dinov2_works_at_sizes_its_patches_do_not_divide() -> None:
+    backbone = build_backbone("vit_small_patch14_dinov2.lvd142m", 64)
+    assert backbone.strides == (16, 16, 16)
+    assert backbone(torch.rand(1, 3, 64, 64))[0].shape[2:] == (4, 4)

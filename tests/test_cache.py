@@ -10,9 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from small_data import class_folders, draw, rafce
 
+from trainables.config import Part, TrialConfig
 from trainables.data import aus, cache, entry, ingest
+from trainables.data.aus import Policy
+from trainables.loop import make_feed
 
 SIZE = 16
 
@@ -90,13 +94,14 @@ def test_key_follows_all_that_is_asked(tmp_path):
         return cache.load(cache.prepare(str(source), **asked)).fingerprint
 
     first = fingerprint()
-    seen = {first, fingerprint(image_size=24), fingerprint(au_vocabulary="1,9"),
-            fingerprint(au_null="zeros")}  # fmt: skip
+    seen = {first, fingerprint(image_size=24), fingerprint(policy=Policy("1,9")),
+            fingerprint(policy=Policy(null="zeros")),
+            fingerprint(policy=Policy(sides="keep"))}  # fmt: skip
     (source / "RAFCE_AUlabel.txt").write_text("0000.jpg 1+12\n0006.jpg 12\n")
     seen.add(fingerprint())
     draw(source / "aligned" / "0003_aligned.jpg", 99)
     seen.add(fingerprint())
-    assert len(seen) == 6
+    assert len(seen) == 7
     (source / "notes.txt").write_text("no part of the data")
     assert fingerprint() in seen
 
@@ -115,16 +120,33 @@ def test_fingerprint_does_not_depend_on_the_place(tmp_path):
     assert [b.name for b in bundles] == ["faces", "faces", "other name"]
 
 
+def test_sides_are_kept_when_asked_and_reach_the_batches(tmp_path):
+    source = rafce(tmp_path / "data")
+    lines = source / "RAFCE_AUlabel.txt"
+    lines.write_text(lines.read_text().replace("0001.jpg null", "0001.jpg R12"))
+    path = cache.prepare(str(source), 32, cache_root=tmp_path, policy=Policy(sides="keep"))
+    bundle = cache.load(path)
+    assert bundle.au_names == ("AU1", "AUL12", "AUR12")
+    assert bundle.train.aus.tolist() == [[1, 1, 0], [0, 0, 1], [1, 1, 1]]
+    config = TrialConfig(augment=Part("light"), batch_size=3)
+    feed = make_feed(config, bundle, torch.device("cpu"))
+    (batch,) = feed.batches(np.array([0, 0, 0]), torch.Generator().manual_seed(0))
+    assert batch.aus.unique(dim=0).tolist() == [[1, 0, 1], [1, 1, 0]]  # one is mirrored
+
+
 def test_null_lines_count_as_no_au_when_asked(tmp_path):
     path = cache.prepare(
-        str(rafce(tmp_path / "data")), SIZE, cache_root=tmp_path / "cache", au_null="zeros"
+        str(rafce(tmp_path / "data")),
+        SIZE,
+        cache_root=tmp_path / "cache",
+        policy=Policy(null="zeros"),
     )
     assert cache.load(path).train.aus.tolist() == [[1, 1], [0, 0], [1, 1]]
 
 
 def test_a_preset_vocabulary_tells_of_aus_never_shown(tmp_path):
     path = cache.prepare(
-        str(rafce(tmp_path / "data")), SIZE, cache_root=tmp_path, au_vocabulary="plan18"
+        str(rafce(tmp_path / "data")), SIZE, cache_root=tmp_path, policy=Policy("plan18")
     )
     bundle = cache.load(path)
     assert bundle.au_names == aus.PLAN_18

@@ -78,8 +78,6 @@ def test_an_au_file_that_is_none_is_refused(tmp_path):
     [
         ({"image_size": 8}, "image size 8"),
         ({"image_size": 5000}, "image size 5000"),
-        ({"au_vocabulary": "plan19"}, "unknown AU vocabulary 'plan19'"),
-        ({"au_null": "zero"}, "unknown null policy 'zero'"),
         ({"source": "faces:10"}, "asked for 10 faces"),
         ({"source": "faces:300:odd"}, "unknown difficulty"),
         ({"source": "nowhere"}, "no such file or folder"),

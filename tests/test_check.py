@@ -101,7 +101,7 @@ def test_a_part_is_built_once_however_many_corners_hold_it(bundle, monkeypatch):
 
 def test_the_first_trials_are_the_baseline_and_the_defaults(bundle):
     space, _ = sized(find("smoke"), image_size=48)
-    anchors, notes = plan.choose_anchors(space, TIERS["tiny"], bundle)
+    anchors, notes = plan.choose_anchors(space, TIERS["tiny"], bundle, 20)
     assert [role for role, _ in anchors] == ["baseline", "default"]
     baseline, default = (flat for _, flat in anchors)
     assert (baseline["backbone"], baseline["au_loss"]) == ("test_resnet", "none")
@@ -121,13 +121,13 @@ def test_a_baseline_that_cannot_be_built_takes_the_default_backbone_and_says_so(
 
     monkeypatch.setattr(plan, "build", build)
     space, _ = sized(space_of(), image_size=48)
-    anchors, notes = plan.choose_anchors(space, TIERS["tiny"], bundle)
+    anchors, notes = plan.choose_anchors(space, TIERS["tiny"], bundle, 20)
     assert [flat["backbone"] for _, flat in anchors] == ["small_resnet", "small_resnet"]
     assert notes == ["the baseline is small_resnet, as test_resnet cannot be built: no weights"]
 
 
 def test_defaults_that_cannot_be_built_are_refused(bundle, monkeypatch):
     space, _ = sized(space_of(attention="au_spatial", head="additive"), image_size=48)
-    plan.choose_anchors(space, TIERS["tiny"], bundle)
+    plan.choose_anchors(space, TIERS["tiny"], bundle, 20)
     with pytest.raises(ValueError, match="the default configuration cannot be built: .*components"):
-        plan.choose_anchors(space, TIERS["tiny"], replace(bundle, components=None))
+        plan.choose_anchors(space, TIERS["tiny"], replace(bundle, components=None), 20)

@@ -9,19 +9,25 @@ from torch import Tensor, nn
 
 from trainables.attention import ATTENTIONS, AU_AWARE, Attended
 from trainables.backbones import BACKBONES, Backbone, build_backbone
+from trainables.balance import BALANCES, Balance
 from trainables.fusion import FUSIONS
 from trainables.heads import HEADS
+from trainables.local import LOCALS
 from trainables.losses import AU_LOSSES, LOSSES, Loss
+from trainables.prototypes import PRIORS, Prior
+from trainables.reading import READINGS
 from trainables.rebalance import REBALANCE, Rebalance
 from trainables.registry import Registry
 from trainables.schedules import ORDERS, SCHEDULES, Schedule
+from trainables.state import pack, unpack
 
 N, K, A = 6, 7, 5
 COUNTS = np.array([400, 120, 90, 40, 17, 6, 1])
 LABELS = np.repeat(np.arange(K), COUNTS)
 PAIRS = tuple((i % 4, (i + 1) % 4) for i in range(K))
 REGISTRIES: tuple[Registry, ...] = (
-    *(ATTENTIONS, AU_LOSSES, BACKBONES, FUSIONS, HEADS, LOSSES, ORDERS, REBALANCE, SCHEDULES),
+    *(ATTENTIONS, AU_LOSSES, BACKBONES, BALANCES, FUSIONS, HEADS, LOCALS, LOSSES),
+    *(ORDERS, PRIORS, READINGS, REBALANCE, SCHEDULES),
 )
 
 
@@ -149,6 +155,79 @@ def test_right_au_costs_less_than_wrong(name: str, present: float) -> None:
     assert loss(right, target) < loss(-right, target)
 
 
+# --- AU priors -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=PRIORS)
+def prior(request: pytest.FixtureRequest) -> Prior:
+    shown = np.random.default_rng(0).integers(0, 9, (K, A))
+    return PRIORS[request.param](shown, np.full((K, A), 9))
+
+
+@pytest.mark.parametrize("sureness", [1.0, 1e2, 1e4])
+def test_prior_is_finite_and_so_is_its_gradient(prior: Prior, sureness: float) -> None:
+    logits = (sureness * torch.randn(N, K)).requires_grad_()
+    au_logits = (sureness * torch.randn(N, A)).requires_grad_()
+    value = prior(logits, au_logits, soft_targets(), au_targets())
+    assert value.shape == (N,)
+    assert (value.detach() >= -1e-6).all()
+    (value.sum() + 0 * logits.sum() + 0 * au_logits.sum()).backward()
+    for leaf in (logits, au_logits):
+        assert leaf.grad is not None
+        assert leaf.grad.isfinite().all()
+
+
+def test_prior_does_not_depend_on_the_order_of_the_batch(prior: Prior) -> None:
+    order = torch.randperm(N)
+    inputs = torch.randn(N, K), torch.randn(N, A), soft_targets(), au_targets()
+    torch.testing.assert_close(prior(*inputs)[order], prior(*(x[order] for x in inputs)))
+
+
+# --- balances ------------------------------------------------------------------------------------
+
+LESSONS = [((2.6, 0.2), (1.0, 0.1)), ((2.2, 0.19), (0.8, 0.3)), ((2.3, 0.1), (0.9, 0.2))]
+
+
+@pytest.fixture(params=BALANCES)
+def balance(request: pytest.FixtureRequest) -> Balance:
+    return BALANCES[request.param]()
+
+
+def test_balance_starts_with_lambda_as_given(balance: Balance) -> None:
+    assert balance.weights == (1, 1)
+
+
+def test_balance_keeps_weights_positive(balance: Balance) -> None:
+    for _ in range(500):
+        balance.learn((9.0, 1e-3), (7.0, 1e-4))
+    assert all(0 < weight < np.inf for weight in balance.weights)
+
+
+def test_balance_adds_gradients_that_agree(balance: Balance) -> None:
+    emotion = torch.rand(9)
+    au = torch.rand(9)
+    torch.testing.assert_close(balance.rule.join(emotion, au), emotion + au)
+
+
+def test_balance_learns_nothing_of_what_was_not_there(balance: Balance) -> None:
+    balance.learn((2.0, 0.0), (1.0, 0.0))  # no AU label in the batch
+    balance.learn((2.0, 1.0), (1.0, float("nan")))
+    assert balance.weights == (1, 1)
+
+
+@pytest.mark.parametrize("name", BALANCES)
+def test_balance_goes_on_from_its_state_as_if_never_stopped(name: str) -> None:
+    straight, again = BALANCES[name](), BALANCES[name]()
+    for lesson in LESSONS[:2]:
+        straight.learn(*lesson)
+    again.restore(unpack(pack(straight.state())))
+    assert again.weights == straight.weights
+    for balance in (straight, again):
+        balance.learn(*LESSONS[2])
+    assert again.weights == straight.weights
+    assert (again.weights != (1, 1)) == again.learns
+
+
 # --- attention -----------------------------------------------------------------------------------
 
 CHANNELS = 32
@@ -241,6 +320,25 @@ def test_head_learns_with_every_parameter_from_the_first_step(name: str) -> None
     assert all(p.grad is not None and p.grad.any() for p in head.parameters())
 
 
+@pytest.mark.parametrize("name", READINGS)
+def test_reading_changes_nothing_at_the_start_and_learns_from_the_first_step(name: str) -> None:
+    reading, logits = READINGS[name](A, K), torch.randn(N, K)
+    out = reading(logits, torch.randn(N, A))
+    assert torch.equal(out, logits)
+    nn.functional.cross_entropy(out + 0 * logits.requires_grad_(), torch.arange(N)).backward()
+    assert all(p.grad is not None and p.grad.all() for p in reading.parameters())
+
+
+@pytest.mark.parametrize("name", READINGS)
+def test_reading_leaves_the_aus_to_their_own_loss(name: str) -> None:
+    reading, au_logits = READINGS[name](A, K), torch.randn(N, A, requires_grad=True)
+    for parameter in reading.parameters():
+        nn.init.ones_(parameter)
+    (reading(torch.randn(N, K), au_logits).sum() + 0 * au_logits.sum()).backward()
+    assert au_logits.grad is not None
+    assert not au_logits.grad.any()
+
+
 # --- schedules, orders, rebalancing --------------------------------------------------------------
 
 PROGRESS = np.linspace(0, 1, 101)
@@ -286,32 +384,33 @@ def test_sample_weights_are_a_distribution_over_images(rebalance: Rebalance) -> 
 # --- backbones: our own, and one timm network of each kind ---------------------------------------
 
 TIMM = ("test_resnet", "test_efficientnet", "test_convnext", "test_vit", "mobilenetv3_small_050")
+SIDE = 80  # FaceNet sees nothing smaller
 
 
 @pytest.fixture(scope="module", params=[*BACKBONES, *TIMM])
 def backbone(request: pytest.FixtureRequest) -> Backbone:
     torch.manual_seed(0)
-    return build_backbone(request.param, 64)
+    return build_backbone(request.param, SIDE)
 
 
 def test_backbone_gives_three_maps_as_it_says(backbone: Backbone) -> None:
-    maps = backbone(torch.randn(2, 3, 64, 64))
+    maps = backbone(torch.randn(2, 3, SIDE, SIDE))
     assert len(maps) == 3
     assert tuple(m.shape[1] for m in maps) == backbone.channels
-    assert tuple(64 // m.shape[2] for m in maps) == backbone.strides
+    assert tuple(round(SIDE / m.shape[2]) for m in maps) == backbone.strides
     assert list(backbone.strides) == sorted(backbone.strides)
 
 
 def test_backbone_learns_with_every_parameter(backbone: Backbone) -> None:
     model = copy.deepcopy(backbone)
-    sum(m.square().mean() for m in model(torch.randn(2, 3, 64, 64))).backward()
+    sum(m.square().mean() for m in model(torch.randn(2, 3, SIDE, SIDE))).backward()
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
 def test_coarsest_map_needs_all_of_the_backbone(backbone: Backbone) -> None:
     model = copy.deepcopy(backbone)
-    model(torch.randn(2, 3, 64, 64))[-1].square().mean().backward()
+    model(torch.randn(2, 3, SIDE, SIDE))[-1].square().mean().backward()
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
@@ -320,6 +419,6 @@ def test_same_seed_gives_the_same_weights(name: str) -> None:
     weights = []
     for seed in (3, 3, 4):
         torch.manual_seed(seed)
-        weights.append(torch.cat([p.flatten() for p in build_backbone(name, 64).parameters()]))
+        weights.append(torch.cat([p.flatten() for p in build_backbone(name, SIDE).parameters()]))
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])

@@ -14,6 +14,8 @@ def corners() -> dict[str, TrialConfig]:
     tier = TIERS["tiny"]
     for name in NAMES:
         space = at_tier(find(name), tier).fixed({"image_size": 48})
+        if "soft_labels" in space.settings:  # the embedded faces have no votes (test_targets.py)
+            space = space.fixed({"soft_labels": 0.0})
         for flat in (baseline(space, tier), space.defaults(), *space.corners()):
             config = TrialConfig.from_flat({**flat, "batch_size": 8})
             found.setdefault(config.trial_id, config)

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -64,18 +65,29 @@ MIXED: Flat = {
 
 
 def gradients(data: Path, images: int) -> dict[str, np.ndarray]:
-    """Of one batch, in double precision: single precision flips a ReLU here and there."""
-    training = Training(TrialConfig.from_flat(MIXED), cache.load(data), here())
-    training.model.double().train()
-    batch = next(training.feed.batches(np.arange(images), Generator().manual_seed(1)))
-    batch = replace(batch, images=batch.images.double(), targets=batch.targets.double())
-    loss, _ = training._objective(0.0)(training.trained.train(), batch)
-    loss.backward()
-    return {n: p.grad.numpy() for n, p in training.model.named_parameters() if p.requires_grad}
+    """Of one batch in two pieces, under balances that exchange them in both ways.
+
+    In double precision: single precision flips a ReLU here and there.
+    """
+    found = {}
+    for balance in ("fixed", "gradnorm"):
+        flat = {**MIXED, "au_balance": balance, "clip": 1e9}
+        training = Training(TrialConfig.from_flat(flat), cache.load(data), here())
+        training.model.double().train()
+        batch = next(training.feed.batches(np.arange(images), Generator().manual_seed(1)))
+        batch = replace(batch, images=batch.images.double(), targets=batch.targets.double())
+        model, stepper = training.trained.train(), training.stepper
+        stepper.parts = 2
+        stepper.step(batch, partial(training._objective(0.0), model))
+        found[f"{balance} weights"] = np.array(stepper.balance.weights)
+        for name, parameter in training.model.named_parameters():
+            if parameter.grad is not None:
+                found[f"{balance} {name}"] = parameter.grad.numpy()
+    return found
 
 
 def test_two_ranks_have_the_gradient_of_one(faces, tmp_path):
-    alone = gradients(faces, 31)  # 15 and 16 images
+    alone = gradients(faces, 31)  # pieces of 16 and 15 images
     for found in as_ranks(2, tmp_path, gradients, faces, 31):
         assert found.keys() == alone.keys()
         for name, gradient in alone.items():

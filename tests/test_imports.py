@@ -9,6 +9,7 @@ OURS = ["spaces", "trainables", "search", "analysis"]
 HEAVY = ["torch", "timm", "ray", "optuna", "plotly", "sklearn"]
 FORBIDDEN = {
     "spaces.sprint2": ["trainables", "search", "analysis", "numpy", *HEAVY],
+    "spaces.show": ["trainables", "search", "analysis", "numpy", *HEAVY],
     "spaces.tiers": ["trainables", "search", "analysis", "numpy", *HEAVY],
     "trainables.trial": ["ray", "optuna", "spaces", "search", "analysis"],
     "trainables.store": ["spaces", "search", "analysis", *HEAVY],

@@ -141,6 +141,34 @@ def test_asymmetric_ignores_absent_aus_it_is_sure_of() -> None:
     )
 
 
+def test_plain_bce_is_that_of_torch() -> None:
+    value = AU_LOSSES["plain_bce"](POSITIVES, KNOWN)(AU_LOGITS[:1], AU_TARGETS[:1])
+    reference = functional.binary_cross_entropy_with_logits(AU_LOGITS[:1], AU_TARGETS[:1])
+    assert value.item() == pytest.approx(reference.item())
+
+
+def test_weighted_asymmetric_by_hand() -> None:
+    # rates 1/4 and 1/50: weights 4 and 50, over their mean of 27
+    value = AU_LOSSES["weighted_asymmetric"](POSITIVES, KNOWN)(AU_LOGITS, AU_TARGETS)
+    p, q, r = sigmoid(0.4), sigmoid(-1.2), sigmoid(2.0)
+    first = (-4 / 27 * math.log(p) - 50 / 27 * q * math.log(1 - q)) / 2
+    assert value.tolist() == pytest.approx([first, -4 / 27 * r * math.log(1 - r)])
+
+
+def test_weighted_asymmetric_holds_its_factor_constant() -> None:
+    # of sg(p) * -log(1 - p) the slope is p * p, without a term for the factor
+    logits = torch.tensor([[0.7]], requires_grad=True)
+    AU_LOSSES["weighted_asymmetric"](POSITIVES[:1], KNOWN[:1])(logits, torch.zeros(1, 1)).backward()
+    assert logits.grad is not None
+    assert logits.grad.item() == pytest.approx(sigmoid(0.7) ** 2)
+
+
+def test_weighted_asymmetric_leaves_out_what_is_never_shown() -> None:
+    loss = AU_LOSSES["weighted_asymmetric"](np.array([25, 0]), KNOWN)
+    value = loss(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]))
+    assert value.item() == pytest.approx(math.log(2) / 2)  # of two AUs, the first weighs 1
+
+
 # --- regions -------------------------------------------------------------------------------------
 
 

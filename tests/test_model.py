@@ -113,6 +113,39 @@ def test_penalty_of_the_head_is_in_the_output() -> None:
     assert model(images()).penalty.item() == pytest.approx(0.5 * 96)
 
 
+TAUGHT = {"au_loss": "bce", "au_weight": 0.3}
+
+
+def test_emotion_reads_the_au_probabilities() -> None:
+    model = build(au_reading="linear", **TAUGHT).eval()
+    before = model(images())
+    torch.nn.init.normal_(model.reading.weight)
+    after = model(images())
+    assert after.au_logits is not None
+    read = after.au_logits.sigmoid() @ model.reading.weight.T
+    torch.testing.assert_close(after.logits, before.logits + read)
+
+
+def test_reading_and_a_local_branch_do_not_touch_each_other() -> None:
+    both = build(au_reading="linear", local="face", **TAUGHT).eval()
+    other = build(local="face", **TAUGHT).eval()
+    other.load_state_dict(both.state_dict(), strict=False)
+    assert torch.equal(both(images()).logits, other(images()).logits)  # a reading begins at 0
+    both(images()).logits.square().sum().backward()
+    assert both.reading.weight.grad.any()
+    assert both.local.gate.grad.any()
+
+
+def test_the_control_of_reading_sees_chance() -> None:
+    model = build(au_reading="random", **TAUGHT).train()
+    torch.nn.init.ones_(model.reading.weight)
+    logits, one = torch.zeros(2, K), torch.zeros(2, A)
+    first, second = (model.reading(logits, one) for _ in range(2))
+    assert not torch.equal(first, second)
+    used = model.eval().reading(logits, one + 9)  # whatever the AUs
+    assert torch.equal(used, torch.full((2, K), A / 2))
+
+
 def test_same_seed_gives_the_same_network() -> None:
     settings = {"attention": "au_cross", "fusion": "gated", "head": "additive_residual"}
     states = [build(seed, **settings).state_dict() for seed in (1, 1, 2)]
@@ -145,8 +178,16 @@ def test_gains_biases_and_positions_do_not_decay() -> None:
     assert not {n for n in names if n.endswith((".bias", "pos_embed", "cls_token", "norm.weight"))}
 
 
-def test_network_overfits_eight_images() -> None:
-    model, labels = build(backbone="small_resnet", **{"backbone.width": 8}), torch.arange(8)
+ALL_PARTS = {
+    **{"attention": "gather_excite", "fusion": "attention_pool", "local": "face"},
+    **{"local.boxes": 5, "head": "cosine"},
+}
+
+
+@pytest.mark.parametrize("parts", [{}, ALL_PARTS], ids=["plain", "all parts"])
+def test_network_overfits_eight_images(parts: dict[str, object]) -> None:
+    settings = {"backbone": "small_resnet", "backbone.width": 8, **parts}
+    model, labels = build(**settings), torch.arange(8)
     optimiser = torch.optim.AdamW(parameter_groups(model, 3e-3, 1.0, 0.0))
     for _ in range(40):
         optimiser.zero_grad()

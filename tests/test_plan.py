@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from search import check, plan
+from spaces import show
 from spaces.catalog import NAMES, find
 from spaces.space import Choice, IntRange, LogUniform, Space, Uniform
 from spaces.tiers import TIERS
@@ -16,6 +17,7 @@ from trainables.data import cache
 
 LR = LogUniform(1e-3, 1e-2, 2e-3)
 PLAIN = {"backbone": "small_resnet", "lr": LR}
+NO_VOTES = "the data has no crowd votes: soft labels are off"
 FLAGS = {"seed": None, "weights": None, "metric": None, "image_size": None, "epochs": None}
 
 
@@ -140,10 +142,21 @@ def test_a_tier_that_overrules_a_space_says_so():
 # --- the space on the data -----------------------------------------------------------------------
 
 
-def test_the_embedded_data_can_feed_every_space(bundle):
+def test_the_embedded_data_can_feed_every_space_but_for_votes(bundle):
     for name in NAMES:
         space, _ = sized(find(name))
-        assert plan.fit_to_data(space, bundle) == (space, [])
+        fitted, notes = plan.fit_to_data(space, bundle)
+        if "soft_labels" in space.settings:
+            assert notes == [NO_VOTES]
+            space = space.fixed({"soft_labels": 0.0})
+        assert fitted == space
+
+
+def test_data_with_votes_keeps_soft_labels(bundle):
+    votes = np.ones((len(bundle.train), 6), np.float32)
+    voted = replace(bundle, train=replace(bundle.train, distributions=votes))
+    space, _ = sized(find("sprint2"))
+    assert plan.fit_to_data(space, voted) == (space, [])
 
 
 def test_au_and_compound_parts_switch_themselves_off_and_say_so(plain_bundle):
@@ -152,10 +165,11 @@ def test_au_and_compound_parts_switch_themselves_off_and_say_so(plain_bundle):
     assert fitted.settings["au_loss"] == "none"
     assert not [n for n in fitted.settings if n.startswith(("au_loss.", "au_weight", "region_"))]
     assert not set(fitted.settings["attention"].options) & set(plan.AU_ATTENTION)
-    assert fitted.settings["head"] == "flat"
+    assert fitted.settings["head"].options == ("flat", "cosine")
     assert notes == [
         "the data has no AU labels: AU loss and AU-guided attention are off",
         "the classes are not compounds of basic emotions: additive heads are off",
+        NO_VOTES,
     ]
     check.check_space(fitted)
 
@@ -180,6 +194,8 @@ def test_a_space_without_such_parts_gets_no_notes(plain_bundle):
             "asks for attention au_cross or au_spatial, but",
         ),
         ({"head": "additive"}, "asks for head additive, but the classes are not compounds"),
+        ({"soft_labels": 0.5}, "asks for soft_labels, but the data has no crowd votes"),
+        ({"soft_labels": Choice((0.5, 1.0), 0.5)}, "or a space with soft_labels 0"),
     ],
 )
 def test_a_space_that_insists_on_what_the_data_lacks_is_refused(settings, message, plain_bundle):
@@ -202,14 +218,14 @@ def test_a_space_that_insists_on_what_the_data_lacks_is_refused(settings, messag
 )
 def test_conditions_are_told_in_few_words(wanted, words):
     space = space_of(curriculum=Choice(("none", "linear", "root", "step"), "none"))
-    assert plan.condition(space, "curriculum", wanted) == words
+    assert show.condition(space, "curriculum", wanted) == words
 
 
 def test_the_space_fits_80_columns_and_no_name_is_broken():
     for name in NAMES:
         space, _ = sized(find(name))
         console = Console(file=io.StringIO(), width=80)
-        console.print(plan.space_table(space))
+        console.print(show.space_table(space))
         lines = console.file.getvalue().splitlines()
         assert max(map(len, lines)) <= 80
         first = {line.split(" ")[0] for line in lines}
@@ -230,3 +246,38 @@ def test_the_size_of_a_space_counts_the_choices_that_always_apply():
         mix=Choice(("none", "mixup"), "none"),
     )
     assert plan.combinations(space) == 6
+
+
+# --- the first trials ----------------------------------------------------------------------------
+
+
+def anchors_of(bundle, trials, **settings):
+    anchors = {"flat": {"lr": 5e-3}, "focal": {"loss": "focal"}}
+    space, _ = sized(replace(space_of(**settings), anchors=anchors))
+    found, notes = plan.choose_anchors(space, TIERS["tiny"], bundle, trials)
+    return [role for role, _ in found], notes
+
+
+def test_anchors_of_a_space_follow_baseline_and_defaults(bundle):
+    loss = Choice(("cross_entropy", "focal"), "cross_entropy")
+    assert anchors_of(bundle, 20, loss=loss) == (["baseline", "default", "flat", "focal"], [])
+
+
+def test_anchors_take_a_quarter_of_the_trials_at_most(bundle):
+    loss = Choice(("cross_entropy", "focal"), "cross_entropy")
+    assert anchors_of(bundle, 7, loss=loss)[0] == ["baseline", "default", "flat"]
+    assert anchors_of(bundle, 3, loss=loss)[0] == ["baseline", "default"]
+
+
+def test_an_anchor_that_the_space_cannot_hold_is_named(bundle):
+    roles, notes = anchors_of(bundle, 20, loss="cross_entropy")
+    assert roles == ["baseline", "default", "flat"]
+    assert notes == ["anchor 'focal' is left out, for its loss"]
+
+
+def test_data_without_action_units_drops_the_anchors_that_need_them(plain_bundle):
+    space, _ = sized(find("sprint2"))
+    fitted, _ = plan.fit_to_data(space, plain_bundle)
+    found, notes = plan.choose_anchors(fitted, TIERS["tiny"], plain_bundle, 100)
+    assert [role for role, _ in found][2:] == ["cross-entropy", "balanced softmax", "deferred"]
+    assert len(notes) == 2

@@ -43,3 +43,13 @@ def test_weights_that_fit_nothing_are_refused_with_every_reason(tmp_path) -> Non
 
 def test_from_scratch_nothing_is_tried() -> None:
     assert fit_to_weights(SPACE, "none", 48) == (SPACE, [])
+
+
+def test_face_networks_are_left_out_without_their_weights() -> None:
+    names = ("test_resnet", "small_resnet", "iresnet50", "hsemotion_b0")
+    space = Space("faces", {"backbone": Choice(names, "test_resnet")})
+    fitted, notes = fit_to_weights(space, "none", 48)
+    assert fitted.settings["backbone"].options == ("test_resnet", "small_resnet")
+    assert notes[0].startswith("iresnet50, hsemotion_b0: left out")
+    asked = space.without("backbone", names[:2])
+    assert fit_to_weights(asked, "none", 48) == (asked, [])

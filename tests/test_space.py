@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spaces.anchors import first_tries, lacking
 from spaces.catalog import NAMES, find
-from spaces.space import Choice, IntRange, LogUniform, Space, Uniform, applies
+from spaces.space import Choice, Dimension, IntRange, LogUniform, Space, Uniform, applies
 from spaces.tiers import TIERS, at_tier, baseline
 from trainables.config import TrialConfig, check_rebalancing
 
@@ -177,3 +178,67 @@ def test_a_belief_is_part_of_the_record_and_none_leaves_it_as_it_was():
 def test_a_belief_beyond_doubt_is_refused():
     with pytest.raises(ValueError, match="below 1"):
         Space("s", {"lr": Uniform(0.0, 1.0, 0.5, confidence=1.0)})
+
+
+def test_a_family_without_a_network_in_the_tier_is_left_out() -> None:
+    tiny = Space("s", {"backbone": Choice(("facenet", "vit", "test_resnet"), "facenet")})
+    dim = at_tier(tiny, TIERS["tiny"]).settings["backbone"]
+    assert dim == Choice(("test_vit", "test_resnet", "small_resnet"), "test_vit")
+
+
+@pytest.mark.parametrize("asked", ["facenet", Choice(("facenet", "arcface"), "arcface")])
+def test_a_tier_without_any_network_asked_for_is_refused(asked) -> None:
+    with pytest.raises(ValueError, match="tier tiny has no network for backbone facenet"):
+        at_tier(Space("s", {"backbone": asked}), TIERS["tiny"])
+
+
+@pytest.mark.parametrize(("name", "tier"), SIZED)
+def test_every_anchor_is_in_its_space_and_differs_from_the_others(name: str, tier: str) -> None:
+    space = sized(name, tier)
+    assert list(first_tries(space)) == list(space.anchors)
+    configs = [TrialConfig.from_flat(flat) for flat in first_tries(space).values()]
+    for config in configs:
+        check_rebalancing(config)
+    assert len({config.trial_id for config in configs}) == len(configs)
+
+
+def test_anchors_of_sprint2_are_those_of_the_evidence() -> None:
+    tries = first_tries(sized("sprint2", "tiny"))
+    assert tries["cross-entropy"]["loss"] == "cross_entropy"
+    assert tries["deferred"]["rebalance.start"] == 0.7
+    assert tries["deferred, AUs"]["au_weight"] == 0.3
+    assert tries["deferred, AUs, additive"]["head"] == "additive"
+    corrections = [flat["loss"] == "balanced_softmax" for flat in tries.values()]
+    assert corrections == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_sprint2_holds_what_sprint1_may_find_but_for_what_it_leaves_there(tier: str) -> None:
+    ours = sized("sprint2", tier).settings
+    left = ("au_balance", "au_warmup", "au_prior", "au_reading")
+    for flat in sized("sprint1", tier).corners():
+        for name, value in flat.items():
+            if name.partition(".")[0] not in left:
+                dim = ours[name]
+                assert dim.contains(value) if isinstance(dim, Dimension) else dim == value, name
+
+
+def test_anchor_says_where_it_leaves_the_defaults() -> None:
+    anchors = {"near": {"loss": "focal", "loss.gamma": 1.0}, "wide": {"width": 64}}
+    toy = Space("toy", TOY.settings, anchors)
+    assert first_tries(toy)["near"] == {**toy.nearest({"loss": "focal"}), "loss.gamma": 1.0}
+    assert toy.digest() == TOY.digest()  # what may be tried is the same
+    narrow = toy.without("loss", ("focal",))
+    assert list(first_tries(narrow)) == ["wide"]
+    assert lacking(narrow, "near") == ["loss", "loss.gamma"]
+    assert lacking(toy.fixed({"width": 8}), "wide") == ["width"]
+    assert list(first_tries(TOY.union(toy, "both"))) == ["near", "wide"]
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"loss": "hinge"}, {"lr": 1.0}, {"los": "ce"}, {"loss": "ce", "loss.gamma": 1.0}]
+)
+def test_anchor_outside_the_space_is_no_first_try(wanted) -> None:
+    toy = Space("toy", TOY.settings, {"odd": wanted})
+    assert first_tries(toy) == {}
+    assert lacking(toy, "odd") == [list(wanted)[-1]]

@@ -10,6 +10,7 @@ from torch import Generator, nn
 
 from trainables import metrics
 from trainables.augment import Batch
+from trainables.balance import Losses
 from trainables.config import Flat, TrialConfig
 from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
@@ -20,7 +21,7 @@ from trainables.trial import Training, run_trial
 QUICK: Flat = {"backbone": "test_resnet", "image_size": 48, "epochs": 3, "lr": 3e-3}
 AU_GUIDED: Flat = {
     "attention": "au_spatial", "attention_stage": "middle", "region_weight": 0.1,
-    "au_loss": "bce", "au_weight": 0.5, "mix": "cutmix", "dropout": 0.2,
+    "au_loss": "bce", "au_weight": 0.5, "mix": "cutmix", "dropout": 0.2, "au_balance": "gradnorm",
 }  # fmt: skip
 
 
@@ -203,10 +204,11 @@ def test_short_memory_halves_the_batch_and_keeps_the_gradient(caplog) -> None:
                 for m in (whole, cut)]  # fmt: skip
 
     def loss(model: OneWeight, limit: int):
-        def of(batch: Batch) -> torch.Tensor:
+        def of(batch: Batch) -> Losses:
             if len(batch.images) > limit:
                 raise torch.OutOfMemoryError("too much")
-            return (model.weight * batch.images.mean((1, 2, 3))).square().mean()
+            value = (model.weight * batch.images.mean((1, 2, 3))).square().mean()
+            return Losses(value, parts={"part": value.detach()})
 
         return of
 
@@ -217,6 +219,7 @@ def test_short_memory_halves_the_batch_and_keeps_the_gradient(caplog) -> None:
     assert steppers[1].parts == 4
     assert "cut into 4" in caplog.text
     assert values[0] == pytest.approx(values[1])
+    assert values[0]["part"] == pytest.approx(values[0]["train_loss"])
     torch.testing.assert_close(whole.weight, cut.weight)
     with pytest.raises(torch.OutOfMemoryError):
         steppers[1].step(images(4), loss(cut, 0))
@@ -270,7 +273,7 @@ def test_unlabelled_images_do_not_dilute_the_au_loss(faces) -> None:
     images = batch.images[:1].expand(16, -1, -1, -1)
     objective = training._objective(0.0)
     losses = [
-        float(objective(training.model, Batch(images, batch.targets[:16], aus))[1]["au_loss"])
+        float(objective(training.model, Batch(images, batch.targets[:16], aus)).parts["au_loss"])
         for aus in (labelled, some)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

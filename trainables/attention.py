@@ -14,6 +14,7 @@ from timm.layers.coord_attn import CoordAttn
 from timm.layers.eca import EcaModule
 from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
+from torch.nn import functional
 
 from trainables.registry import Registry
 
@@ -67,6 +68,16 @@ def coordinate(channels: int, aus: int, *, reduction: int = 16) -> nn.Module:
 
 
 @ATTENTIONS.register
+def gather_excite(channels: int, aus: int, *, extent: int = 4, reduction: int = 16) -> nn.Module:
+    """Gates from means of neighbourhoods `extent` cells apart (Hu et al. 2018, 1810.12348).
+
+    Their parameter-free gather before their excite network; extent 0 is the whole map, which makes
+    it `se`. Written out, as timm 1.0.31's cannot be built with its network.
+    """
+    return Gated(GatherExcite(channels, extent, reduction), neutral=0.5)
+
+
+@ATTENTIONS.register
 def au_spatial(channels: int, aus: int, *, width: int = 64) -> nn.Module:
     """A map per AU (the idea of EAC-Net, Li et al. 2017, 1702.02925; gating our own).
 
@@ -110,6 +121,29 @@ class Gated(nn.Module):
 
     def forward(self, x: Tensor) -> Attended:
         return Attended(x + self.gate * (self.inner(x) / self.neutral - x))
+
+
+class GatherExcite(nn.Module):
+    """x times gates that are alike within a neighbourhood; see `gather_excite`."""
+
+    def __init__(self, channels: int, extent: int, reduction: int) -> None:
+        super().__init__()
+        hidden = max(8, channels // reduction)  # two or three units may all be dead at the start
+        self.extent = extent
+        self.excite = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        gates = self.excite(self.gather(x)).sigmoid()
+        return x * functional.interpolate(gates, size=x.shape[-2:])
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Means over windows of 2 extent - 1 cells, of the cells inside the map."""
+        if self.extent == 0:
+            return x.mean((2, 3), keepdim=True)
+        window = 2 * self.extent - 1
+        return functional.avg_pool2d(x, window, self.extent, window // 2, count_include_pad=False)
 
 
 class AuSpatial(nn.Module):

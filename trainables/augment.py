@@ -1,8 +1,8 @@
 """Augmentation, batched on the device. N batch, K classes, A action units, S pixels, R map size.
 
 A transform takes a Batch and a generator and returns a Batch. Every image gets its own draw, and
-region maps move with the pixels, which is why this is written out: torchvision v2 draws one set of
-parameters for a whole batch, and kornia draws from the global generator.
+region maps and boxes move with the pixels, which is why this is written out: torchvision v2 draws
+one set of parameters for a whole batch, and kornia draws from the global generator.
 The distribution is the same for all classes: a minority-only one would be a label in itself.
 """
 
@@ -26,6 +26,8 @@ class Batch:
     targets: Tensor  # (N, K) float, rows sum to 1
     aus: Tensor  # (N, A) float in [0, 1], or -1 where unknown
     regions: Tensor | None = None  # (N, A, R, R) float in [0, 1]: where each AU acts
+    boxes: Tensor | None = None  # (N, B, 4) x0, y0, x1, y1 in [0, 1]: what a local branch looks at
+    mirror: Tensor | None = None  # (A,) which AU each becomes in a mirror, where sides are kept
 
 
 Transform = Callable[[Batch, Generator], Batch]
@@ -76,14 +78,20 @@ def _uniform(low: float, high: float, like: Tensor, generator: Generator) -> Ten
 
 
 def flip(batch: Batch, generator: Generator) -> Batch:
-    """Mirror half of the images. AU targets are side-folded, so only the maps mirror with them."""
+    """Mirror half of the images, their maps and boxes, and AUs of the left and the right side."""
     chosen = (_uniform(0, 1, batch.images, generator) < 0.5)[:, None, None, None]
-    regions = batch.regions
-    if regions is not None:
-        regions = torch.where(chosen, regions.flip(3), regions)
-    return replace(
-        batch, images=torch.where(chosen, batch.images.flip(3), batch.images), regions=regions
-    )
+    aus, regions, boxes = batch.aus, batch.regions, batch.boxes
+    turned = None if regions is None else regions.flip(3)
+    if batch.mirror is not None:
+        aus = torch.where(chosen[:, :, 0, 0], aus[:, batch.mirror], aus)
+        turned = None if turned is None else turned[:, batch.mirror]
+    if regions is not None and turned is not None:
+        regions = torch.where(chosen, turned, regions)
+    if boxes is not None:  # a box stays with what it is around: the left eye is now on the left
+        x0, y0, x1, y1 = boxes.unbind(2)
+        boxes = torch.where(chosen[..., 0], torch.stack([1 - x1, y0, 1 - x0, y1], 2), boxes)
+    images = torch.where(chosen, batch.images.flip(3), batch.images)
+    return replace(batch, images=images, aus=aus, regions=regions, boxes=boxes)
 
 
 def _affine(degrees: float, scale: float, shift: float) -> Transform:
@@ -101,7 +109,9 @@ def _affine(degrees: float, scale: float, shift: float) -> Transform:
         regions = batch.regions
         if regions is not None:
             regions = _warp(regions, theta, "zeros")
-        return replace(batch, images=_warp(images, theta, "reflection"), regions=regions)
+        boxes = None if batch.boxes is None else _warp_boxes(batch.boxes, theta)
+        images = _warp(images, theta, "reflection")
+        return replace(batch, images=images, regions=regions, boxes=boxes)
 
     return apply
 
@@ -109,6 +119,19 @@ def _affine(degrees: float, scale: float, shift: float) -> Transform:
 def _warp(maps: Tensor, theta: Tensor, padding: str) -> Tensor:
     grid = F.affine_grid(theta.to(maps.dtype), list(maps.shape), align_corners=False)
     return F.grid_sample(maps, grid, padding_mode=padding, align_corners=False)
+
+
+def _warp_boxes(boxes: Tensor, theta: Tensor) -> Tensor:
+    """The boxes around where their centres went, larger or smaller as the image; still upright.
+
+    theta is from output to input, as in affine_grid: a rotation times a zoom, and a shift.
+    """
+    turn, shift = theta[:, :, :2], theta[:, None, :, 2]
+    zoom = torch.linalg.det(turn).sqrt()[:, None, None]
+    centre = boxes[..., :2] + boxes[..., 2:] - 1  # in [-1, 1]
+    half = (boxes[..., 2:] - boxes[..., :2]) / zoom
+    centre = (centre - shift) @ turn / zoom**2  # by the inverse: its transpose over zoom squared
+    return (torch.cat([centre - half, centre + half], 2).clamp(-1, 1) + 1) / 2
 
 
 def _photometric(light: float, contrast: float, grey: float = 0.0) -> Transform:
@@ -176,11 +199,12 @@ def mixup(*, alpha: float = 0.2, probability: float = 0.5) -> Transform:
         if regions is not None:
             regions = torch.lerp(regions[order], regions, share)
         known = (batch.aus >= 0) & (batch.aus[order] >= 0)
-        return Batch(
-            torch.lerp(batch.images[order], batch.images, share),
-            torch.lerp(batch.targets[order], batch.targets, share),
-            torch.where(known, torch.lerp(batch.aus[order], batch.aus, share), -1.0),
-            regions,
+        return replace(
+            batch,
+            images=torch.lerp(batch.images[order], batch.images, share),
+            targets=torch.lerp(batch.targets[order], batch.targets, share),
+            aus=torch.where(known, torch.lerp(batch.aus[order], batch.aus, share), -1.0),
+            regions=regions,
         )
 
     return apply
@@ -208,11 +232,12 @@ def cutmix(*, alpha: float = 1.0, probability: float = 0.5) -> Transform:
             moved = _inside(x0, y0, side, regions.shape[-1], images.device)
             aus = _owner_aus(batch, order, moved)
             regions = torch.where(moved, regions[order], regions)
-        return Batch(
-            torch.where(box, images[order], images),
-            kept * batch.targets + (1 - kept) * batch.targets[order],
-            aus,
-            regions,
+        return replace(
+            batch,
+            images=torch.where(box, images[order], images),
+            targets=kept * batch.targets + (1 - kept) * batch.targets[order],
+            aus=aus,
+            regions=regions,
         )
 
     return apply

@@ -1,6 +1,7 @@
 """Backbones. N images, S pixels a side: (N, 3, S, S) -> three maps [(N, C_i, h_i, w_i)].
 
-Every timm model is a backbone by its timm name; `BACKBONES` holds our own, made for small faces.
+Every timm model is a backbone by its timm name; `BACKBONES` holds our own: one made for small
+faces, and those of `face_backbones.py`, made for pretrained weights.
 """
 
 import difflib
@@ -14,6 +15,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from trainables.face_backbones import FACE_BACKBONES
 from trainables.registry import Registry
 
 BackboneBuilder = Callable[..., nn.Module]  # (drop_path, *, hyper-parameters) -> images to maps
@@ -49,11 +51,11 @@ def build_backbone(
     Raises LookupError for an unknown name, ValueError for what the network cannot do.
     """
     check_backbone(name, arguments)
-    if name in BACKBONES:
-        return Backbone(BACKBONES[name](drop_path, **arguments), _call, image_size)
-    net = _timm_net(name, image_size, drop_path)
+    is_own = name in BACKBONES
+    build = BACKBONES[name] if is_own else partial(_timm_net, name, image_size)
+    net = build(drop_path, **arguments)
     try:
-        return _timm_backbone(net, image_size)
+        return Backbone(net, _call, image_size) if is_own else _timm_backbone(net, image_size)
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = str(error) or "it gives no reason"
         raise ValueError(f"backbone '{name}' cannot work at {image_size} px: {reason}") from error
@@ -147,6 +149,10 @@ def _dry_run(net: nn.Module, run: Run, image_size: int) -> list[tuple[int, int]]
 
 def _probe(image_size: int) -> Tensor:
     return torch.linspace(-1, 1, 3 * image_size**2).view(1, 3, image_size, image_size)
+
+
+for builder in FACE_BACKBONES:
+    BACKBONES.register(builder)
 
 
 # --- our own, for faces of 48 to 96 px: maps at strides 4, 8 and 16 instead of 8, 16 and 32 ------

@@ -28,10 +28,15 @@ class TrialConfig:
     backbone: Part = Part("resnet10t")
     attention: Part = Part()
     fusion: Part = Part()
+    local: Part = Part()
     head: Part = Part("flat")
     loss: Part = Part("cross_entropy")
     rebalance: Part = Part()
     au_loss: Part = Part()
+    au_balance: Part = Part("fixed")  # of the emotion and the AU task
+    au_prior: Part = Part()  # from the AU prototypes of the classes
+    au_reading: Part = Part()  # how emotion logits read the AU probabilities
+    au_warmup: Part = Part()  # a schedule, of the share of lambda that is in force
     curriculum: Part = Part()
     augment: Part = Part("light")
     mix: Part = Part()
@@ -40,6 +45,7 @@ class TrialConfig:
     attention_stage: str = "last"  # which feature map it works on: middle or last
     curriculum_order: str = "class_count"
     metric: str = "macro_f1"  # of metrics.OBJECTIVES: what its score is
+    soft_labels: float = 0.0  # share of the target that crowd votes make; the rest is one-hot
     au_weight: float = 0.0  # lambda in L = L_emotion + lambda L_AU
     region_weight: float = 0.0  # of the loss that draws AU attention to the AU's region
     image_size: int = 64
@@ -118,14 +124,51 @@ def check_rebalancing(config: TrialConfig) -> None:
         )
 
 
+AU_EXTRAS = {  # parts of AU supervision, and their names when off
+    "au_balance": "fixed",
+    "au_prior": "none",
+    "au_reading": "none",
+    "au_warmup": "none",
+}
+LEARNED_BALANCES = ("uncertainty", "gradnorm")  # they set the weight of the AU task themselves
+
+
+def check_au_settings(config: TrialConfig) -> None:
+    """Raise ValueError for settings of AU supervision that contradict each other or the rest.
+
+    They do without AU supervision, where two set lambda, and where LDAM meets an addition.
+    """
+    if config.au_balance.name in LEARNED_BALANCES and config.au_warmup.name != "none":
+        raise ValueError(
+            f"au_balance '{config.au_balance.name}' learns the weight of the AU task, and "
+            f"au_warmup '{config.au_warmup.name}' moves it too: set au_warmup to 'none', or "
+            "au_balance to 'fixed' or 'pcgrad'"
+        )
+    if config.au_reading.name != "none" and config.loss.name == "ldam":
+        raise ValueError(
+            f"au_reading '{config.au_reading.name}' adds to the logits, and loss 'ldam' is defined "
+            "on cosines: set au_reading to 'none' or take another loss"
+        )
+    if config.au_weight > 0 and config.au_loss.name != "none":
+        return
+    for name, off in AU_EXTRAS.items():
+        part: Part = getattr(config, name)
+        if part.name != off:
+            raise ValueError(
+                f"{name} '{part.name}' needs AU supervision, and this trial has none: set au_loss "
+                f"and an au_weight above 0, or {name} to '{off}'"
+            )
+
+
 def pacing_horizon(config: TrialConfig) -> int:
     """The epoch until which a trial is behind by design: before it, its score says little.
 
-    Ends of the curriculum, of the warm-up, and of the wait for deferred re-weighting.
+    Ends of the curriculum, of both warm-ups, and of the wait for deferred re-weighting.
     """
     shares = [0.0]
-    if config.curriculum.name != "none":
-        shares.append(float(config.curriculum.args.get("full_at", CURRICULUM_FULL_AT)))
+    for schedule in (config.curriculum, config.au_warmup):
+        if schedule.name != "none":
+            shares.append(float(schedule.args.get("full_at", CURRICULUM_FULL_AT)))
     if config.rebalance.name == "deferred":
         shares.append(float(config.rebalance.args.get("start", DEFERRED_START)))
     paced = min(1.0, max(shares)) * config.epochs

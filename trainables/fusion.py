@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainables.attention import positions
 from trainables.registry import Registry
 
 FusionBuilder = Callable[..., "Fusion"]
@@ -51,6 +52,18 @@ def fpn(channels: tuple[int, ...], *, width: int = 128) -> Fusion:
 def gated(channels: tuple[int, ...], *, width: int = 128) -> Fusion:
     """A weighted mean of the scales, by weights that each image chooses."""
     return Fusion(ScaleGate(channels, width), width, range(len(channels)))
+
+
+@FUSIONS.register
+def attention_pool(channels: tuple[int, ...], *, width: int = 128, heads: int = 4) -> Fusion:
+    """What a learned query a head reads from the cells of all maps (the pooling by attention of
+    Lee et al. 2019, 1810.00825, whose values are here the cells themselves).
+    """
+    if width % heads or width % 4:
+        raise ValueError(
+            f"attention_pool: width {width} must be a multiple of 4 and of heads {heads}"
+        )
+    return Fusion(CellPool(channels, width, heads), width, range(len(channels)))
 
 
 class Last(nn.Module):
@@ -100,8 +113,46 @@ class ScaleGate(nn.Module):
     def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         brought = [layer(x) for layer, x in zip(self.bring, maps, strict=True)]
         pooled = torch.stack([x.mean((2, 3)) for x in brought], 1)  # (N, scales, width)
-        weights = self.weigh(pooled.flatten(1)).softmax(1)
+        weights = self.weights(pooled)
         return (weights[..., None] * pooled).sum(1), brought[-1]
+
+    def weights(self, pooled: Tensor) -> Tensor:
+        """How much each scale counts (N, scales); a row sums to 1."""
+        weights: Tensor = self.weigh(pooled.flatten(1)).softmax(1)
+        return weights
+
+
+class CellPool(nn.Module):
+    """See `attention_pool`."""
+
+    def __init__(self, channels: tuple[int, ...], width: int, heads: int) -> None:
+        super().__init__()
+        self.bring = bring_to(channels, width)
+        self.scale = nn.Parameter(0.02 * torch.randn(len(channels), width))  # tells scales apart
+        self.queries = nn.Parameter(0.02 * torch.randn(heads, width // heads))
+        self.key = nn.Linear(width, width, bias=False)  # a bias would shift all scores alike
+
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        brought = [layer(x) for layer, x in zip(self.bring, maps, strict=True)]
+        cells = torch.cat([x.flatten(2).transpose(1, 2) for x in brought], 1)  # (N, T, width)
+        weights = self.weights(brought)
+        values = cells.unflatten(2, self.queries.shape)  # (N, T, heads, width / heads)
+        return torch.einsum("nth,nthd->nhd", weights, values).flatten(1), brought[-1]
+
+    def weights(self, brought: list[Tensor]) -> Tensor:
+        """How much each head reads of each cell (N, T, heads); over the T cells it sums to 1.
+
+        All cells of a map weigh together what all of another do, but for what the keys say.
+        """
+        scores, areas = [], []
+        for x, code in zip(brought, self.scale, strict=True):
+            place = positions(x.shape[2], x.shape[3], x.shape[1], x.device).to(x.dtype)
+            keys = self.key(x.flatten(2).transpose(1, 2) + code + place)
+            keys = keys.unflatten(2, self.queries.shape)
+            scores.append((keys * self.queries).sum(3) / self.queries.shape[1] ** 0.5)
+            cells = x.shape[2] * x.shape[3]
+            areas.append(scores[-1].new_full((cells, 1), 1 / cells).log())
+        return (torch.cat(scores, 1) + torch.cat(areas)).softmax(1)
 
 
 def bring_to(channels: tuple[int, ...], width: int) -> nn.ModuleList:

@@ -6,6 +6,7 @@ N images, K classes, A action units, S pixels, R region-map size.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,12 +14,18 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from trainables.augment import AUGMENTS, MIXERS, Batch, Transform
+from trainables.balance import Losses
 from trainables.config import TrialConfig
+from trainables.data import aus
 from trainables.data.bundle import DataBundle, Split
 from trainables.data.tables import region_maps
+from trainables.local import local_of
 from trainables.losses import region_loss
+from trainables.model import Output
 from trainables.optim import Average, Stepper, take
+from trainables.prototypes import Prior
 from trainables.ranks import ALONE, Ranks
+from trainables.targets import training_targets
 
 EVALUATION_BATCH = 256
 REGION_SIZE = 16  # region maps are supervision for feature maps, which are no finer
@@ -26,34 +33,45 @@ REGION_SIZE = 16  # region maps are supervision for feature maps, which are no f
 
 @dataclass(frozen=True)
 class Objective:
-    """L = L_emotion + lambda L_AU + mu L_region, and what each needs."""
+    """L = L_emotion + lambda L_AU + mu L_region + L_prior, and what each needs."""
 
     emotion: Callable[[Tensor, Tensor], Tensor]  # (N, K) logits and targets -> (N,)
     au: Callable[[Tensor, Tensor], Tensor]  # (N, A) logits and targets -> (N,)
     au_weight: float
     region_weight: float
     class_weights: Tensor  # (K,), of the deferred re-weighting; ones before it sets in
+    prior: Prior | None = None  # of the AUs, its weight included
     ranks: Ranks = ALONE
 
-    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean loss of the batch and its detached parts; of ranks, their mean is that loss."""
+    def __call__(self, model: nn.Module, batch: Batch) -> Losses:
+        """The mean losses of the batch; those of ranks, whose mean they are, add up to them."""
         rows, factor = self.ranks.share(len(batch.images))
         own = take(batch, rows)
-        out = model(own.images.contiguous(memory_format=torch.channels_last))
+        out = model(own.images.contiguous(memory_format=torch.channels_last), own.boxes)
         weights = (own.targets * self.class_weights).sum(1)
         emotion = (self.emotion(out.logits, own.targets) * weights).sum()
         parts = {"emotion_loss": factor * emotion / len(batch.images)}
-        total = parts["emotion_loss"] + out.penalty
+        au = None
+        for name, weight, value in self._au_parts(out, own, batch):
+            parts[name] = factor * value
+            au = weight * parts[name] + (0 if au is None else au)
+        detached = {name: value.detach() for name, value in parts.items()}
+        return Losses(parts["emotion_loss"] + out.penalty, au, detached)
+
+    def _au_parts(
+        self, out: Output, own: Batch, batch: Batch
+    ) -> Iterator[tuple[str, float, Tensor]]:
+        """Name, weight and value of each loss on AUs, as this rank's part of the whole batch."""
         if self.au_weight and out.au_logits is not None:
             known = (batch.aus >= 0).any(1).sum().clamp_min(1)  # images without labels do not count
-            parts["au_loss"] = factor * self.au(out.au_logits, own.aus).sum() / known
-            total = total + self.au_weight * parts["au_loss"]
+            yield "au_loss", self.au_weight, self.au(out.au_logits, own.aus).sum() / known
+        if self.prior is not None and out.au_logits is not None:
+            each = self.prior(out.logits, out.au_logits, own.targets, own.aus)
+            yield "prior_loss", 1.0, each.sum() / len(batch.images)
         if self.region_weight and out.au_maps is not None and own.regions is not None:
             of_own, of_all = ((b.aus > 0.5).sum().clamp_min(1) for b in (own, batch))
             mean = region_loss(out.au_maps, own.regions, own.aus)
-            parts["region_loss"] = factor * (of_own / of_all) * mean
-            total = total + self.region_weight * parts["region_loss"]
-        return total, {name: value.detach() for name, value in parts.items()}
+            yield "region_loss", self.region_weight, (of_own / of_all) * mean
 
 
 @dataclass(frozen=True)
@@ -64,6 +82,8 @@ class Feed:
     targets: Tensor  # (N, K)
     aus: Tensor  # (N, A)
     regions: Tensor | None  # (A, R, R), the same template for every image
+    boxes: Tensor | None  # (B, 4), likewise
+    mirror: Tensor | None  # (A,) which AU each becomes in a mirror, where sides are kept
     transforms: tuple[Transform, ...]
     batch_size: int
     device: torch.device
@@ -76,10 +96,12 @@ class Feed:
                 return
             at = chosen.to(self.device)
             images = self._take(chosen, at)
-            regions = self.regions
-            if regions is not None:
-                regions = regions.expand(len(at), *regions.shape)
-            batch = Batch(images.float() / 255, self.targets[at], self.aus[at], regions)
+            regions, boxes = (
+                None if template is None else template.expand(len(at), *template.shape)
+                for template in (self.regions, self.boxes)
+            )
+            pixels = images.float() / 255
+            batch = Batch(pixels, self.targets[at], self.aus[at], regions, boxes, self.mirror)
             for transform in self.transforms:
                 batch = transform(batch, generator)
             yield batch
@@ -94,11 +116,13 @@ class Feed:
 def make_feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> Feed:
     """The training images of a trial, ready to be indexed."""
     train = bundle.train
-    targets = torch.eye(len(bundle.class_names))[torch.from_numpy(np.array(train.labels))]
+    targets = training_targets(bundle, config.soft_labels)
     uses_regions = bool(bundle.au_names) and (
         config.region_weight > 0 or config.mix.name == "cutmix"
     )
     regions = torch.from_numpy(region_maps(bundle.au_names, REGION_SIZE)) if uses_regions else None
+    boxes = local_of(config).boxes.to(device)
+    mirror = aus.mirror(bundle.au_names)
     images: Tensor | NDArray[np.uint8] = train.images
     if device.type == "cuda" and train.images.nbytes < 0.5 * _free_bytes():
         images = torch.from_numpy(np.array(train.images)).to(device)
@@ -111,6 +135,8 @@ def make_feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> 
         targets.to(device),
         torch.from_numpy(train.aus.astype(np.float32)).to(device),
         None if regions is None else regions.to(device),
+        boxes if len(boxes) else None,
+        None if mirror is None else torch.tensor(mirror, device=device),
         transforms,
         config.batch_size,
         device,
@@ -130,20 +156,18 @@ def train_epoch(
     stepper: Stepper,
     learning_rate: Callable[[], None],
 ) -> dict[str, float]:  # six arguments, each a thing the epoch drives
-    """Train on the batches; the mean of each part of the loss. Raises FloatingPointError on NaN."""
+    """Train on the batches; the mean of each part of the loss. Raises FloatingPointError on NaN.
+
+    One batch that has AU labels is taken task by task, so that `stepper.norms` tells of the epoch.
+    """
     model.train()
+    stepper.norms = None
     sums: dict[str, float] = {}
     images = 0
     for batch in batches:
         learning_rate()
-        parts: dict[str, Tensor] = {}
-
-        def loss(piece: Batch, parts: dict[str, Tensor] = parts) -> Tensor:
-            total, found = objective(model, piece)
-            parts.update(found)
-            return total
-
-        own = {"train_loss": stepper.step(batch, loss), **{n: float(p) for n, p in parts.items()}}
+        is_measured = objective.au_weight > 0 and stepper.norms is None and has_aus(batch)
+        own = stepper.step(batch, partial(objective, model), is_measured)
         found = objective.ranks.mean(own)
         if not np.isfinite(found["train_loss"]):
             detail = ", ".join(f"{name} {part:g}" for name, part in list(found.items())[1:])
@@ -153,6 +177,11 @@ def train_epoch(
         for name, number in found.items():
             sums[name] = sums.get(name, 0.0) + number * len(batch.images)
     return {name: total / max(1, images) for name, total in sums.items()}
+
+
+def has_aus(batch: Batch) -> bool:
+    """Whether an AU of any of the images is known."""
+    return bool((batch.aus >= 0).any())
 
 
 @torch.inference_mode()

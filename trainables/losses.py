@@ -108,18 +108,15 @@ def none_(positives: Counts, known: Counts) -> Loss:
 
 
 @AU_LOSSES.register
+def plain_bce(positives: Counts, known: Counts) -> Loss:
+    """Binary cross-entropy, present and absent AUs alike: the control of the other three."""
+    return weighted_bce(np.ones(len(positives)))
+
+
+@AU_LOSSES.register
 def bce(positives: Counts, known: Counts, *, clip: float = 5.0) -> Loss:
     """Binary cross-entropy, a present AU weighing (absent / present) images, 1 to `clip` times."""
-    weights = np.clip((known - positives) / np.maximum(positives, 1), 1, max(clip, 1.0))
-
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        x = logits.float()
-        present = tensor(weights, x) * functional.logsigmoid(x)
-        absent = functional.logsigmoid(-x)
-        y = targets.float().clamp_min(0)
-        return mean_of_known(-(y * present + (1 - y) * absent), targets)
-
-    return loss
+    return weighted_bce(np.clip((known - positives) / np.maximum(positives, 1), 1, max(clip, 1.0)))
 
 
 @AU_LOSSES.register
@@ -152,6 +149,38 @@ def asymmetric(
     return loss
 
 
+@AU_LOSSES.register
+def weighted_asymmetric(positives: Counts, known: Counts) -> Loss:
+    """-w_a [y log p + sg(p) (1 - y) log(1 - p)] (ME-GraphAU, Luo et al. 2022, 2205.01782).
+
+    w_a is one over the share of images that show the AU, mean 1 over the AUs; p as a factor is held
+    constant (sg), as in the authors' code. An AU that no training image shows weighs nothing, where
+    the paper would divide by zero.
+    """
+    rates = positives / np.maximum(known, 1)
+    rarity = np.where(positives > 0, 1 / np.maximum(rates, 1e-12), 0.0)
+    weights = rarity / max(rarity.sum(), 1e-12) * (positives > 0).sum()
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        x, y = logits.float(), targets.float().clamp_min(0)
+        absent = x.sigmoid().detach() * functional.logsigmoid(-x)
+        cost = -(y * functional.logsigmoid(x) + (1 - y) * absent)
+        return mean_of_known(tensor(weights, x) * cost, targets)
+
+    return loss
+
+
+def weighted_bce(weights: NDArray[np.floating]) -> Loss:
+    """Binary cross-entropy in which a present AU weighs `weights` (A,) and an absent one 1."""
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        x, y = logits.float(), targets.float().clamp_min(0)
+        present = tensor(weights, x) * functional.logsigmoid(x)
+        return mean_of_known(-(y * present + (1 - y) * functional.logsigmoid(-x)), targets)
+
+    return loss
+
+
 def region_loss(maps: Tensor, regions: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy of AU maps (N, A, h, w; logits) against regions (N, A, H, W) in [0, 1].
 
@@ -168,9 +197,13 @@ def region_loss(maps: Tensor, regions: Tensor, targets: Tensor) -> Tensor:
 
 def mean_of_known(cost: Tensor, targets: Tensor) -> Tensor:
     """Mean over the known AUs of each row (N,); 0 for a row without any."""
-    known = targets >= 0
-    total = torch.where(known, cost, torch.zeros_like(cost)).sum(1)
-    return total / known.sum(1).clamp_min(1)
+    return mean_of(cost, targets >= 0)
+
+
+def mean_of(cost: Tensor, counted: Tensor) -> Tensor:
+    """Mean over the AUs of each row (N,) that count; 0 for a row without any."""
+    total = torch.where(counted, cost, torch.zeros_like(cost)).sum(1)
+    return total / counted.sum(1).clamp_min(1)
 
 
 def tensor(values: NDArray[np.floating], like: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The network of a trial. N batch, K classes, A action units, D embedding, S pixels a side.
 
-images (N, 3, S, S) in [0, 1] -> backbone -> attention -> fusion -> emotion head and AU head.
+images (N, 3, S, S) in [0, 1] -> backbone -> attention -> fusion, and beside it a local branch
+-> emotion head, whose logits may read the AUs, and AU head.
 """
 
 import logging
@@ -14,7 +15,9 @@ from trainables.backbones import Backbone, build_backbone
 from trainables.config import Part, TrialConfig
 from trainables.fusion import FUSIONS, Fusion
 from trainables.heads import HEADS, Components, penalty_of, small_linear
+from trainables.local import LocalBranch, local_of
 from trainables.losses import LDAM_SCALE
+from trainables.reading import READINGS
 from trainables.weights import load_weights
 
 log = logging.getLogger(__name__)
@@ -33,28 +36,45 @@ class Output(NamedTuple):
     penalty: Tensor  # scalar to add to the loss: what the head's own weights cost, 0 for most
 
 
+class Beside(NamedTuple):
+    """What a network may have beside its main way."""
+
+    local: LocalBranch | None  # adds to the embedding
+    reading: nn.Module  # of AUs by the emotion logits
+
+
 class FERModel(nn.Module):
-    """Backbone -> attention on one map -> fusion -> heads."""
+    """Backbone -> attention on one map -> fusion -> heads, and what is beside this way."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, backbone: Backbone, attention: nn.Module, stage: int, fusion: Fusion, heads: "Heads"
+        self,
+        backbone: Backbone,
+        attention: nn.Module,
+        stage: int,
+        fusion: Fusion,
+        heads: "Heads",
+        beside: "Beside",
     ) -> None:
         super().__init__()
         self.backbone, self.attention, self.stage = backbone, attention, stage
         self.fusion, self.heads = fusion, heads
+        self.local, self.reading = beside.local, beside.reading
         self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, images: Tensor) -> Output:
+    def forward(self, images: Tensor, boxes: Tensor | None = None) -> Output:
+        """`boxes` (N, B, 4) say where augmentation has moved what the local branch looks at."""
         maps = self.backbone((images - self.mean) / self.std)
         features, seen_logits, au_maps = self.attention(maps[self.stage])
         maps[self.stage] = features
         embedding, _ = self.fusion(maps)
-        embedding, logits, au_logits = self.heads(embedding, features, seen_logits)
-        return Output(logits, au_logits, au_maps, embedding, penalty_of(self.heads.emotion, logits))
+        added = None if self.local is None else self.local(maps[STAGES["middle"]], boxes)
+        embedding, logits, au_logits = self.heads(embedding, features, seen_logits, added)
+        penalty = penalty_of(self.heads.emotion, logits)
+        return Output(self.reading(logits, au_logits), au_logits, au_maps, embedding, penalty)
 
 
 class Heads(nn.Module):
@@ -75,10 +95,13 @@ class Heads(nn.Module):
         self.emotion, self.au, self.learns_aus = emotion, au, learns_aus
 
     def forward(
-        self, embedding: Tensor, features: Tensor, seen_logits: Tensor | None
+        self, embedding: Tensor, features: Tensor, seen_logits: Tensor | None, beside: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Embedding, emotion logits and AU logits; `features` are the attended map."""
+        """Embedding, emotion logits and AU logits; `features` are the attended map, `beside` is
+        what the local branch adds."""
         embedding = self.norm(embedding)
+        if beside is not None:
+            embedding = embedding + beside
         if self.side is not None:
             embedding = embedding + self.side(features)
         dropped = self.dropout(embedding)
@@ -125,7 +148,16 @@ def build_model(
     needs_au_head = learns_aus and config.attention.name not in AU_AWARE
     au_head = small_linear(fusion.dim, aus) if needs_au_head else None
     heads = Heads(head, fusion.dim, side, au_head, learns_aus, config.dropout)
-    return FERModel(backbone, attention, stage, fusion, heads)
+    local = _local_branch(config, backbone, fusion)
+    reading = READINGS[config.au_reading.name](aus, classes, **config.au_reading.args)
+    return FERModel(backbone, attention, stage, fusion, heads, Beside(local, reading))
+
+
+def _local_branch(config: TrialConfig, backbone: Backbone, fusion: Fusion) -> LocalBranch | None:
+    local = local_of(config)
+    if not len(local.boxes):
+        return None
+    return LocalBranch(local, backbone.channels[STAGES["middle"]], fusion.dim)
 
 
 def head_of(config: TrialConfig) -> Part:

@@ -2,18 +2,22 @@
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from trainables.augment import Batch
+from trainables.balance import TASKS, Balance, Losses, Pair
 from trainables.replica import Replica
+from trainables.taskwise import TaskGradients
 
 log = logging.getLogger(__name__)
 
-BatchLoss = Callable[[Batch], Tensor]
+BatchLoss = Callable[[Batch], Losses]
 
 
 class Average(nn.Module):
@@ -48,11 +52,20 @@ class Stepper:
 
     Keeps the number of parts a batch is cut into: it doubles at each out-of-memory error. Ranks
     must agree on it, and one that stops in the middle of a step leaves the others waiting: they
-    rehearse the first step on a GPU, each by itself. State: `replica`, set where there are ranks.
+    rehearse the first step on a GPU, each by itself. State: `replica`, set where there are ranks;
+    `norms`, of the last step whose gradients were taken task by task.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, clip: float, device: torch.device) -> None:
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        clip: float,
+        device: torch.device,
+        balance: Balance | None = None,
+    ) -> None:
         self.optimizer, self.clip, self.device, self.parts = optimizer, clip, device, 1
+        self.balance = balance or Balance()
+        self.norms: Pair | None = None
         self.replica: Replica | None = None
         self.is_rehearsed = device.type != "cuda"  # elsewhere memory does not run out in this way
         half = device.type == "cuda"
@@ -60,46 +73,29 @@ class Stepper:
         self.dtype = torch.bfloat16 if bf16 else torch.float16 if half else torch.float32
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
 
-    def step(self, batch: Batch, loss: BatchLoss) -> float:
-        """One update on the batch; its mean loss. A single image out of memory raises."""
+    def step(self, batch: Batch, loss: BatchLoss, by_task: bool = False) -> dict[str, float]:
+        """One update on the batch; its mean loss, before balancing, and the parts of that.
+
+        `by_task` shows the gradients of the tasks by themselves, in `norms`, for one more backward
+        pass. A single image out of memory raises.
+        """
+        by_task = by_task or self.balance.rule.by_task
         if self.replica is not None:
             if not self.is_rehearsed:
-                self.rehearse(self.replica, batch, loss)
-            return self._step(batch, loss)
+                rehearse(self, self.replica, batch, loss)
+            return self._step(batch, loss, by_task)
         while True:
             try:
-                return self._step(batch, loss)
+                return self._step(batch, loss, by_task)
             except torch.OutOfMemoryError:
                 if self.parts >= len(batch.images):
                     raise
                 self.parts *= 2
                 self._forget_scaling()
-                self._free(batch)
+                self.free(batch)
 
-    def rehearse(self, replica: Replica, batch: Batch, loss: BatchLoss) -> None:
-        """Find the number of parts with which a step fits into the memory of every rank.
-
-        Raises OutOfMemoryError, on every rank, when on one of them not even one image fits.
-        """
-        most = len(batch.images)
-        state = [torch.empty_like(p) for p in replica.parameters() for _ in range(2)]  # Adam's
-        with torch.random.fork_rng(), replica.alone():
-            while self.parts <= most:
-                try:
-                    piece, _ = next(iter(micro_batches(batch, self.parts)))
-                    self._loss(piece, loss).backward()
-                    break
-                except torch.OutOfMemoryError:
-                    self.parts *= 2
-                    self._free(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        del state
-        (parts,) = replica.ranks.most(self.parts)
-        if parts > most:
-            raise torch.OutOfMemoryError("out of memory: not even one image a rank fits")
-        self.parts, self.is_rehearsed = int(parts), True
-
-    def _free(self, batch: Batch) -> None:
+    def free(self, batch: Batch) -> None:
+        """Let go of what a step that failed still holds."""
         self.optimizer.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -115,26 +111,82 @@ class Stepper:
             scale = self.scaler.get_scale()
             self.scaler = torch.amp.GradScaler(self.device.type, init_scale=scale)
 
-    def _step(self, batch: Batch, loss: BatchLoss) -> float:
+    def _step(self, batch: Batch, loss: BatchLoss, by_task: bool) -> dict[str, float]:
         self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
+        gradients = TaskGradients(self.parameters, by_task)
+        sums: dict[str, float] = {}
         pieces = list(micro_batches(batch, self.parts))
         for number, (part, share) in enumerate(pieces, 1):
-            is_last = number == len(pieces)  # ranks exchange gradients once a step
-            with nullcontext() if is_last or self.replica is None else self.replica.hold():
-                value = self._loss(part, loss) * share
-                self.scaler.scale(value).backward()
-            total += float(value.detach())
+            is_exchanged = number == len(pieces) and not by_task  # once a step
+            with nullcontext() if is_exchanged or self.replica is None else self.replica.hold():
+                found = self.backward(part, loss, share, gradients)
+            for name, value in found.items():
+                sums[name] = sums.get(name, 0.0) + share * value
+        if by_task:
+            norms = gradients.join(self.balance.rule.join, self.replica)
+            self.norms = finite_pair(norms, self.scaler.get_scale())
         self.scaler.unscale_(self.optimizer)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, self.clip)
+        nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return total
+        if self.balance.learns:
+            self._learn(sums)
+        return {name: value for name, value in sums.items() if name not in TASKS}
 
-    def _loss(self, batch: Batch, loss: BatchLoss) -> Tensor:
+    def backward(
+        self, batch: Batch, loss: BatchLoss, share: float, gradients: TaskGradients
+    ) -> dict[str, float]:
+        """Add the gradients of a piece of the batch; its losses."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.device.type == "cuda"):
-            return loss(batch)
+            found = loss(batch)
+        emotion, au = (
+            None if task is None else self.scaler.scale(weight * share * task)
+            for task, weight in zip((found.emotion, found.au), self.balance.weights, strict=True)
+        )
+        gradients.add(emotion, au)
+        return found.numbers()
+
+    def _learn(self, sums: dict[str, float]) -> None:
+        """Tell the balance what the step has shown, the same on every rank."""
+        found = {name: sums[name] for name in TASKS}
+        if self.replica is not None:
+            found = self.replica.ranks.mean(found)
+        if self.norms is not None or not self.balance.rule.by_task:
+            self.balance.learn((found[TASKS[0]], found[TASKS[1]]), self.norms or (0.0, 0.0))
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+
+def rehearse(stepper: Stepper, replica: Replica, batch: Batch, loss: BatchLoss) -> None:
+    """Find the number of parts with which a step fits into the memory of every rank.
+
+    Raises OutOfMemoryError, on every rank, when on one of them not even one image fits.
+    """
+    most, parameters = len(batch.images), stepper.parameters
+    state = [torch.empty_like(p) for p in parameters for _ in range(2)]  # Adam's
+    with torch.random.fork_rng(), replica.alone():
+        while stepper.parts <= most:
+            try:
+                piece, _ = next(iter(micro_batches(batch, stepper.parts)))
+                gradients = TaskGradients(parameters, by_task=True)  # the most that a step holds
+                stepper.backward(piece, loss, 1.0, gradients)
+                break
+            except torch.OutOfMemoryError:
+                stepper.parts *= 2
+                stepper.free(batch)
+    stepper.optimizer.zero_grad(set_to_none=True)
+    del state
+    (parts,) = replica.ranks.most(stepper.parts)
+    if parts > most:
+        raise torch.OutOfMemoryError("out of memory: not even one image a rank fits")
+    stepper.parts, stepper.is_rehearsed = int(parts), True
+
+
+def finite_pair(norms: Pair, scale: float) -> Pair | None:
+    """Norms of scaled gradients as they are; None where one overflowed: that step is skipped."""
+    return (norms[0] / scale, norms[1] / scale) if math.isfinite(sum(norms)) else None
 
 
 def micro_batches(batch: Batch, parts: int) -> Iterable[tuple[Batch, float]]:
@@ -152,4 +204,12 @@ def micro_batches(batch: Batch, parts: int) -> Iterable[tuple[Batch, float]]:
 def take(batch: Batch, rows: slice) -> Batch:
     """These images of the batch, and all that goes with them."""
     regions = None if batch.regions is None else batch.regions[rows]
-    return Batch(batch.images[rows], batch.targets[rows], batch.aus[rows], regions)
+    boxes = None if batch.boxes is None else batch.boxes[rows]
+    return replace(
+        batch,
+        images=batch.images[rows],
+        targets=batch.targets[rows],
+        aus=batch.aus[rows],
+        regions=regions,
+        boxes=boxes,
+    )

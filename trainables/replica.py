@@ -25,16 +25,25 @@ class Replica(nn.Module):
         self.ranks, self.is_alone = ranks, False
         self.inner = DistributedDataParallel(model, gradient_as_bucket_view=True)
 
-    def forward(self, images: Tensor) -> Any:
+    def forward(self, images: Tensor, boxes: Tensor | None = None) -> Any:
         if self.is_alone:
-            return self.inner.module(images)
+            return self.inner.module(images, boxes)
         on_cpu = images.device.type == "cpu"  # on a GPU, torch's SyncBatchNorm sees to it
         with SharedStatistics(self.ranks) if on_cpu else nullcontext():
-            return self.inner(images)
+            return self.inner(images, boxes)
 
     def hold(self) -> AbstractContextManager[None]:
         """A context in which gradients add up on each rank instead of being averaged."""
         return self.inner.no_sync()
+
+    def average(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor by its mean over the ranks, in one exchange."""
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        distributed.all_reduce(flat)
+        for tensor, mean in zip(
+            tensors, (flat / self.ranks.size).split([t.numel() for t in tensors]), strict=True
+        ):
+            tensor.copy_(mean.view(tensor.shape))
 
     @contextmanager
     def alone(self) -> Iterator[None]:

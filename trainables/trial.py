@@ -14,14 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save as safetensors_bytes
-from torch import Tensor, nn
+from torch import nn
 
 from trainables import cost, metrics, state
-from trainables.config import TrialConfig, check_rebalancing
+from trainables.au_task import make_au_task, mean_f1, watch
+from trainables.balance import BALANCES
+from trainables.config import TrialConfig, check_au_settings, check_rebalancing
 from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
 from trainables.loop import Objective, make_feed, predict, train_epoch
-from trainables.losses import AU_LOSSES, LOSSES, REBALANCE
+from trainables.losses import LOSSES, REBALANCE
 from trainables.model import build_model, parameter_groups
 from trainables.optim import Average, Stepper
 from trainables.ranks import ALONE, Ranks, here
@@ -62,6 +64,7 @@ class Training:
 
     def __init__(self, config: TrialConfig, bundle: DataBundle, ranks: Ranks = ALONE) -> None:
         check_rebalancing(config)
+        check_au_settings(config)
         if config.fold:
             raise ValueError(
                 f"fold {config.fold}: cross-validation is not built yet, set fold to 0"
@@ -72,7 +75,6 @@ class Training:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()  # the process may have run other trials before
-        has_aus = bool(bundle.au_names)
         model = build_model(
             config,
             len(bundle.class_names),
@@ -88,10 +90,11 @@ class Training:
             fused=True,
         )
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.stepper = Stepper(self.optimizer, config.clip, self.device)
+        balance = BALANCES[config.au_balance.name](**config.au_balance.args)
+        self.stepper = Stepper(self.optimizer, config.clip, self.device, balance)
         counts = bundle.class_counts()
         self.emotion = LOSSES[config.loss.name](counts, **config.loss.args)
-        self.au = _au_loss(config, bundle.train) if has_aus else None
+        self.au = make_au_task(config, bundle)
         self.rebalance = REBALANCE[config.rebalance.name](counts, **config.rebalance.args)
         self.pacing = SCHEDULES[config.curriculum.name](**config.curriculum.args)
         rng = np.random.default_rng([config.seed, 1])
@@ -127,11 +130,13 @@ class Training:
         self.val = self._predict(self.bundle.val)
         seconds, gib = self.ranks.most(time.monotonic() - started, peak_gib(self.device))
         self.seconds += seconds
+        balance = self.stepper.balance
         row: Row = {
             "epoch": self.epoch,
             **metrics.scores(self.val.labels, self.val.probs, self.config.metric),
-            "au_f1": _au_score(self.val),
+            "au_f1": mean_f1(self.val),
             **losses,
+            **watch(self.val, self.au.weight(progress), balance.weights, self.stepper.norms),
             "lr": self.optimizer.param_groups[0]["lr"],
             "images": len(order),
             "micro_batches": self.stepper.parts,  # above 1: memory was short
@@ -174,13 +179,13 @@ class Training:
 
     def _objective(self, progress: float) -> Objective:
         weights = torch.as_tensor(self.rebalance.class_weights(progress), dtype=torch.float32)
-        au_weight = self.config.au_weight if self.au is not None else 0.0
         return Objective(
             self.emotion,
-            self.au or _no_loss,
-            au_weight,
+            self.au.loss,
+            self.au.weight(progress),
             self.config.region_weight,
             weights.to(self.device),
+            self.au.prior,
             self.ranks,
         )
 
@@ -233,6 +238,7 @@ class Training:
                 "updates": self.average.updates,
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.stepper.scaler.state_dict(),
+                "balance": self.stepper.balance.state(),
                 "parts": self.stepper.parts,
                 "seconds": self.seconds,
                 "row": row,
@@ -252,6 +258,8 @@ class Training:
         self.optimizer.load_state_dict(saved["optimizer"])
         if saved["scaler"]:  # empty where the precision needed none
             self.stepper.scaler.load_state_dict(saved["scaler"])
+        if "balance" in saved:  # not in the states of earlier versions
+            self.stepper.balance.restore(saved["balance"])
         self.stepper.parts, self.seconds = saved["parts"], saved["seconds"]
         row: Row = saved["row"]
         self.epoch = row["epoch"]
@@ -260,23 +268,6 @@ class Training:
                 store.append(row)  # killed between the two writes
             self._close(store, row)
         return row
-
-
-def _no_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    return logits.new_zeros(len(logits))
-
-
-def _au_loss(config: TrialConfig, train: Split) -> Any:
-    known = (train.aus >= 0).sum(0)
-    return AU_LOSSES[config.au_loss.name]((train.aus == 1).sum(0), known, **config.au_loss.args)
-
-
-def _au_score(val: Predictions) -> float | None:
-    """Mean F1 over the AUs with enough positive validation images; None without an AU head."""
-    enough = (val.aus == 1).sum(0) >= metrics.MIN_SUPPORT
-    if not val.au_probs.size or not enough.any():
-        return None
-    return float(np.nanmean(metrics.au_f1(val.aus, val.au_probs)[enough]))
 
 
 def peak_gib(device: torch.device) -> float:

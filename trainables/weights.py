@@ -4,6 +4,7 @@ Loading is strict: what matched is reported, and below 90 % of the parameters it
 """
 
 import hashlib
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,6 +18,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from trainables.backbones import BACKBONES, Backbone
+from trainables.pickled import network_state
 from trainables.registry import unknown
 
 State = dict[str, Tensor]
@@ -110,7 +112,8 @@ def fit(net: nn.Module, state: State, source: str) -> Report:
 
 
 def read_state(path: Path) -> State:
-    """The tensors of a .safetensors file or a torch checkpoint, read without running its code.
+    """The tensors of a .safetensors file, a torch checkpoint or a pickled network, read without
+    running its code.
 
     Raises FileNotFoundError, or ValueError for a file of anything else.
     """
@@ -122,7 +125,7 @@ def read_state(path: Path) -> State:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _checkpoint(path)
     except Exception as error:  # a damaged file raises anything, even a KeyError
         text = str(error).partition("\n")[0]
         raise ValueError(
@@ -135,6 +138,17 @@ def read_state(path: Path) -> State:
             content = content[wrapper]
             break
     return {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+
+
+def _checkpoint(path: Path) -> object:
+    """What torch.save wrote; of a whole network, its named tensors."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        try:
+            return network_state(path)
+        except ValueError:
+            raise error from None  # torch says better what is wrong with it
 
 
 def package_state(name: str) -> State:

@@ -1,6 +1,7 @@
 """Action unit (AU) strings such as "1+L12+26" as data. N images, A AUs of the vocabulary.
 
-A coding -> (N, A) int8 in {1 shown, 0 not shown, -1 unknown}. Sides are folded: L12 shows AU12.
+A coding -> (N, A) int8 in {1 shown, 0 not shown, -1 unknown}. Sides are folded (L12 shows AU12) or
+kept (AU12 is two: AUL12 and AUR12, of the left and the right half of the subject's face).
 """
 
 import logging
@@ -8,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 log = logging.getLogger(__name__)
 
 NullPolicy = Literal["mask", "zeros"]
+SidePolicy = Literal["fold", "keep"]
 
 MIN_SUPPORT = 20  # positives an AU needs in a training set of 1000 images or more
 MIN_READABLE = 0.8  # share of AU lines that must make sense (methods 2.1)
@@ -27,6 +29,28 @@ PRESETS: Mapping[str, tuple[str, ...]] = {"plan18": PLAN_18}
 _SEPARATORS = re.compile(r"[+,;\s|]+")
 _TOKEN = re.compile(r"^(?:AU|au)?(AD|[LRTBlrtb]{1,2})?0*(\d{1,2})([A-Ea-eLR])?$")
 _NULL = {"null", "none", "nan", "0"}
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How AU strings become targets. Raises ValueError for what is unknown."""
+
+    vocabulary: str = "auto"  # which AUs: auto, none, a preset, or a list
+    null: NullPolicy = "mask"  # "null" is unlabelled, or zeros: shows no AU
+    sides: SidePolicy = "fold"
+
+    def __post_init__(self) -> None:
+        named_vocabulary(self.vocabulary)
+        for what, chosen, known in (
+            ("null", self.null, get_args(NullPolicy)),
+            ("side", self.sides, get_args(SidePolicy)),
+        ):
+            if chosen not in known:
+                raise ValueError(f"unknown {what} policy '{chosen}'; known: {', '.join(known)}")
+
+    def content(self) -> list[str]:
+        """What data prepared in this way is known by, as before sides could be kept."""
+        return [self.vocabulary, self.null, *([self.sides] if self.sides != "fold" else [])]
 
 
 @dataclass(frozen=True, order=True)
@@ -143,10 +167,40 @@ def named_vocabulary(choice: str) -> tuple[str, ...] | None:
     return () if choice == "none" else PRESETS.get(choice) or _listed(choice)
 
 
-def unseen(codings: Iterable[Coding], names: Sequence[str]) -> tuple[str, ...]:
+def keep_sides(names: Sequence[str], codings: Sequence[Coding]) -> tuple[str, ...]:
+    """The vocabulary with each AU that is one-sided in enough codings as two, left and right.
+
+    The others stay whole: the two halves would be the same column twice.
+    """
+    least = default_support(sum(not c.is_unlabelled for c in codings))
+    lone = Counter(au for coding in codings for au in _one_sided(coding))
+    halves = {f"AU{au}" for au, count in lone.items() if count >= least}
+    pairs = ((f"AUL{_number(n)}", f"AUR{_number(n)}") if n in halves else (n,) for n in names)
+    return tuple(name for pair in pairs for name in pair)
+
+
+def _one_sided(coding: Coding) -> set[int]:
+    """The AUs that the face shows on one side only."""
+    by_au: dict[int, set[str]] = {}
+    for unit in coding.units:
+        by_au.setdefault(unit.au, set()).update(_sides(unit))
+    return {au for au, sides in by_au.items() if len(sides) == 1}
+
+
+def _sides(unit: Unit) -> set[str]:
+    return {"L", "R"} & set(unit.side) or {"L", "R"}
+
+
+def mirror(names: Sequence[str]) -> list[int] | None:
+    """Which column (A) each column becomes in a mirror; None where all stay as they are."""
+    swapped = [name.translate(str.maketrans("LR", "RL")) for name in names]
+    return [names.index(name) for name in swapped] if swapped != list(names) else None
+
+
+def unseen(codings: Sequence[Coding], names: Sequence[str]) -> tuple[str, ...]:
     """The AUs of a vocabulary without a positive image, with a warning: nothing teaches them."""
-    counts = support(codings)
-    absent = tuple(name for name in names if not counts[name])
+    shown = (encode(codings, names) == 1).any(0)
+    absent = tuple(name for name, is_shown in zip(names, shown, strict=True) if not is_shown)
     if absent:
         log.warning("no training image shows %s: nothing can be learned of it", ", ".join(absent))
     return absent
@@ -163,7 +217,7 @@ def _listed(choice: str) -> tuple[str, ...]:
 
 
 def _number(name: str) -> int:
-    return int(name.removeprefix("AU"))
+    return int(name.lstrip("AULR"))
 
 
 def encode(
@@ -174,14 +228,15 @@ def encode(
     Unknown are images without a line or with no readable token, and null lines too unless they
     are to count as "shows no AU" (null="zeros"): in RAF-AU null is not neutral (methods 2.1 b).
     """
-    if null not in ("mask", "zeros"):
-        raise ValueError(f"unknown null policy '{null}'; known: mask, zeros")
     out = np.full((len(codings), len(names)), -1, np.int8)
-    column = {_number(name): k for k, name in enumerate(names)}
+    columns: dict[tuple[int, str], list[int]] = {}
+    for k, name in enumerate(names):
+        for side in {"L", "R"} & set(name) or {"L", "R"}:
+            columns.setdefault((_number(name), side), []).append(k)
     for row, coding in zip(out, codings, strict=True):
         if coding.units or (coding.is_null and null == "zeros"):
             row[:] = 0
         for unit in coding.units:
-            if unit.au in column:
-                row[column[unit.au]] = 1
+            for side in _sides(unit):
+                row[columns.get((unit.au, side), [])] = 1
     return out

@@ -48,3 +48,14 @@ class DataBundle:
     def class_counts(self) -> NDArray[np.int64]:
         """Training images per class (K,)."""
         return np.bincount(self.train.labels, minlength=len(self.class_names))
+
+    def au_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Training images per class and AU (K, A): that show it, and of which it is known."""
+        members = np.arange(len(self.class_names))[:, None] == self.train.labels  # (K, N)
+        shown, known = (self.train.aus == 1).astype(int), (self.train.aus >= 0).astype(int)
+        return members @ shown, members @ known
+
+    def unlabelled_classes(self) -> tuple[str, ...]:
+        """The classes of which no training image has a label for some AU, or for any."""
+        has_all = (self.au_counts()[1] > 0).all(1)
+        return tuple(self.class_names[k] for k in np.flatnonzero(~has_all))

@@ -58,8 +58,7 @@ def prepare(
     image_size: int,
     progress: Progress | None = None,
     cache_root: Path | None = None,
-    au_vocabulary: str = "auto",
-    au_null: aus.NullPolicy = "mask",
+    policy: aus.Policy | None = None,
 ) -> Path:
     """The cache entry of a data set, built if need be; any number of processes may ask at once.
 
@@ -68,10 +67,8 @@ def prepare(
     """
     if not SMALLEST <= image_size <= LARGEST:
         raise ValueError(f"image size {image_size} is not within {SMALLEST} to {LARGEST}")
-    aus.named_vocabulary(au_vocabulary)  # a typo is told now, not after minutes of decoding
-    aus.encode([], (), au_null)
     make = _faces_plan if loaders.is_faces(source) else _listing_plan
-    plan = make(source, image_size, (au_vocabulary, au_null), progress)
+    plan = make(source, image_size, policy or aus.Policy(), progress)
     root = cache_root or default_root()
     path = root / plan.key
     if not is_sound(path):
@@ -87,9 +84,7 @@ def default_root() -> Path:
     return base / "fer-search"  # the XDG standard has relative paths ignored
 
 
-def _listing_plan(
-    source: str, size: int, choice: tuple[str, aus.NullPolicy], progress: Progress | None
-) -> _Plan:
+def _listing_plan(source: str, size: int, policy: aus.Policy, progress: Progress | None) -> _Plan:
     found = loaders.read(source)
     listing.check(found)
     digests = ingest.in_threads(ingest.digest, found.rows, "read", progress)
@@ -98,7 +93,7 @@ def _listing_plan(
     def build(folder: Path, progress: Progress | None) -> tuple[Content, Pixels]:
         staging = folder / STAGING
         looks = ingest.decode_all(found, size, staging, progress)
-        content = ingest.from_listing(found, digests, looks, *choice)
+        content = ingest.from_listing(found, digests, looks, policy)
         return content, np.memmap(staging, np.uint8, "r", shape=(len(digests), 3, size, size))
 
     rows = [
@@ -109,15 +104,13 @@ def _listing_plan(
     return _Plan(
         found.name,
         len(rows),
-        content_hash([FORMAT, splits.VERSION, "listing", size, choice, said]),
+        content_hash([FORMAT, splits.VERSION, "listing", size, policy.content(), said]),
         build,
         is_in_memory=False,
     )
 
 
-def _faces_plan(
-    source: str, size: int, choice: tuple[str, aus.NullPolicy], progress: Progress | None
-) -> _Plan:
+def _faces_plan(source: str, size: int, policy: aus.Policy, progress: Progress | None) -> _Plan:
     spec = faces.FacesSpec.parse(source, size=size)
 
     def build(folder: Path, progress: Progress | None) -> tuple[Content, Pixels]:
@@ -125,12 +118,12 @@ def _faces_plan(
             if progress is not None:
                 progress("render", done, total)
 
-        content = ingest.from_faces(spec, *choice)
+        content = ingest.from_faces(spec, policy)
         return content, faces.render_all(spec, progress=report)
 
     name = f"faces:{spec.count}:{spec.difficulty}"
     said = [spec.count, spec.size, spec.seed, spec.difficulty, _generator()]
-    fingerprint = content_hash([FORMAT, "faces", choice, said])
+    fingerprint = content_hash([FORMAT, "faces", policy.content(), said])
     return _Plan(name, spec.count, fingerprint, build, is_in_memory=True)
 
 

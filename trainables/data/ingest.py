@@ -147,8 +147,7 @@ def from_listing(
     listing: Listing,
     digests: Sequence[str],
     looks: tuple[splits.Hashes, splits.Thumbs],
-    au_vocabulary: str,
-    au_null: aus.NullPolicy,
+    policy: aus.Policy,
 ) -> Content:
     """What the cache stores of a data set on disk; images without a split are given one."""
     rows = listing.rows
@@ -157,14 +156,14 @@ def from_listing(
     groups = splits.group(len(rows), np.concatenate([exact, near]))
     split_of = splits.assign(labels, groups, [row.split for row in rows], digests)
     codings = [aus.parse(row.aus) for row in rows]
-    au_names, au_notes = _au_names(codings, split_of, au_vocabulary)
+    au_names, au_notes = _au_names(codings, split_of, policy)
     return Content(
         name=listing.name,
         class_names=listing.class_names,
         ids=tuple(row.id for row in rows),
         labels=labels,
         splits=split_of,
-        aus=aus.encode(codings, au_names, au_null),
+        aus=aus.encode(codings, au_names, policy.null),
         au_names=au_names,
         distributions=_distributions(rows, len(listing.basic_names)),
         basic_names=listing.basic_names,
@@ -182,16 +181,18 @@ def from_listing(
 
 
 def _au_names(
-    codings: Sequence[aus.Coding], split_of: Sequence[str], choice: str
+    codings: Sequence[aus.Coding], split_of: Sequence[str], policy: aus.Policy
 ) -> tuple[tuple[str, ...], list[str]]:
     """The AU vocabulary, taken from the training images, and what to know of it."""
     if all(coding.is_unlabelled for coding in codings):
         return (), []
     aus.check_readable(codings)
     training = [c for c, split in zip(codings, split_of, strict=True) if split == "train"]
-    names = aus.named_vocabulary(choice)
+    names = aus.named_vocabulary(policy.vocabulary)
     if names is None:
         names = aus.vocabulary(training)
+    if policy.sides == "keep":
+        names = aus.keep_sides(names, training)
     notes = []
     unknown = [f"'{token}' ({n})" for token, n in aus.unknown_tokens(codings).most_common()]
     if unknown:
@@ -240,12 +241,12 @@ def leak_notes(exact: Sequence[str], near: Sequence[str]) -> list[str]:
     ]
 
 
-def from_faces(spec: faces.FacesSpec, au_vocabulary: str, au_null: aus.NullPolicy) -> Content:
+def from_faces(spec: faces.FacesSpec, policy: aus.Policy) -> Content:
     """What the cache stores of the embedded faces, in the order in which they are rendered."""
     people = faces.draw_people(spec)
     codings = [aus.parse(person.text) for person in people]
     split_of = tuple(person.split for person in people)
-    au_names, notes = _au_names(codings, split_of, au_vocabulary)
+    au_names, notes = _au_names(codings, split_of, policy)
     labels = np.array([person.label for person in people], np.int64)
     counts = np.bincount(labels, minlength=len(CLASS_NAMES))
     is_val = np.array(split_of) == "val"
@@ -256,7 +257,7 @@ def from_faces(spec: faces.FacesSpec, au_vocabulary: str, au_null: aus.NullPolic
         ids=tuple(person.id for person in people),
         labels=labels,
         splits=split_of,
-        aus=aus.encode(codings, au_names, au_null),
+        aus=aus.encode(codings, au_names, policy.null),
         au_names=au_names,
         basic_names=BASIC_NAMES,
         components=components_of(CLASS_NAMES),

@@ -118,16 +118,33 @@ def region_maps(au_names: Sequence[str | int], size: int) -> F32:
         box = boxes.get(str(_BOX_OF.get(au, au)))
         if box is None:
             continue
-        wings = [(box["u0"], box["u1"])]
-        if box["pair"]:
-            wings.append((-box["u1"], -box["u0"]))
-        if side in {"L", "R"}:  # the subject's left is on the right of the image
-            wings = [(max(a, 0), b) if side == "L" else (a, min(b, 0)) for a, b in wings]
-            wings = [(a, b) for a, b in wings if a < b]
+        wings = _wings(box, side)
         columns = sum(_coverage(ex + iod * a, ex + iod * b, size) for a, b in wings)
         rows = _coverage(ey + iod * box["v0"], ey + iod * box["v1"], size)
         maps[k] = np.outer(rows, np.clip(columns, 0, 1))
     return maps
+
+
+def _wings(box: Mapping[str, Any], side: str) -> list[tuple[float, float]]:
+    """Where a box begins and ends across the face, on one side or both, in eye distances."""
+    wings = [(box["u0"], box["u1"])]
+    if box["pair"]:
+        wings.append((-box["u1"], -box["u0"]))
+    if side in {"L", "R"}:  # the subject's left is on the right of the image
+        wings = [(max(a, 0), b) if side == "L" else (a, min(b, 0)) for a, b in wings]
+        wings = [(a, b) for a, b in wings if a < b]
+    return wings
+
+
+def box_around(aus: Sequence[int], side: str = "") -> tuple[float, float, float, float]:
+    """(x0, y0, x1, y1) of the unit frame around the boxes of these AUs, or of a side of them."""
+    frame, table = _raw()["frame"], _raw()["au_box_iod"]
+    (ex, ey), iod = frame["eye_mid"], frame["iod"]
+    boxes = [table[str(au)] for au in aus]
+    wings = [wing for box in boxes for wing in _wings(box, side)]
+    x0, x1 = (ex + iod * min(a for a, _ in wings), ex + iod * max(b for _, b in wings))
+    y0, y1 = (ey + iod * min(b["v0"] for b in boxes), ey + iod * max(b["v1"] for b in boxes))
+    return max(x0, 0.0), max(y0, 0.0), min(x1, 1.0), min(y1, 1.0)
 
 
 @dataclass(frozen=True)

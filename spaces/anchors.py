@@ -1,0 +1,24 @@
+"""The configurations that a space names as worth trying first."""
+
+from spaces.space import Dimension, Space, Value
+
+
+def first_tries(space: Space) -> dict[str, dict[str, Value]]:
+    """The anchors as configurations, but for those that ask for what is not in the space."""
+    return {
+        name: space.nearest(wanted)
+        for name, wanted in space.anchors.items()
+        if not lacking(space, name)
+    }
+
+
+def lacking(space: Space, anchor: str) -> list[str]:
+    """The settings of an anchor whose values the space does not hold, or not together."""
+    wanted = space.anchors[anchor]
+    flat = space.nearest(wanted)
+    return [n for n, value in wanted.items() if flat.get(n) != value or not _holds(space, n, value)]
+
+
+def _holds(space: Space, name: str, value: Value) -> bool:
+    dim = space.settings[name]
+    return dim.contains(value) if isinstance(dim, Dimension) else dim == value
