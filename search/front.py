@@ -1,7 +1,7 @@
 """The front of several objectives: completed trials that no other beats, from the record alone."""
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from math import isfinite, nan
 
 from search.strategy import columns
 from trainables.store import TrialResult
@@ -18,7 +18,8 @@ def front(results: Mapping[str, TrialResult | None], objectives: Sequence[str]) 
     names, points = columns(list(objectives)), dict[str, Point]()
     for trial, result in results.items():
         if result is not None and result.status == "completed":
-            values = [float(result.metrics.get(name) or "nan") for name in names]
+            told = [result.metrics.get(name) for name in names]
+            values = [nan if value is None else float(value) for value in told]
             if all(map(isfinite, values)) and tuple(values) not in points.values():
                 points[trial] = tuple(values)
     best = {t: p for t, p in points.items() if not any(_beats(q, p) for q in points.values())}

@@ -124,7 +124,7 @@ class Gang:
                 raise problem
         try:
             self._meet(size, bool(gpus))
-        except Exception as error:  # the trial has not begun: nothing of this is its fault
+        except Exception as error:  # the trial has not begun; the core retries on a fresh gang
             self._give_up(error)
 
     def _meet(self, size: int, has_gpu: bool) -> None:

@@ -77,12 +77,10 @@ class SpaceProposer:
 
     def ask(self) -> Proposal | None:
         """A configuration never given before; None when many questions bring nothing new."""
-        while self.anchors:
-            role, flat = self.anchors.pop(0)
-            config = self._checked(flat, must_run=role == "baseline")
-            if config is not None and config.trial_id not in self._known:
-                self.reopen(config.flat())
-                return Proposal(role, config)
+        given = self._given()
+        if given is not None:
+            self.reopen(given.config.flat())
+            return given
         for attempt in range(RE_ASKS):
             config = self._unseen(self.model.draw(self._seed(attempt)))
             if config is not None:
@@ -95,8 +93,8 @@ class SpaceProposer:
     def prefer(self, paused: Mapping[str, int]) -> str | None:
         """The waiting trial that the model wants to see more of than of anything new."""
         assert isinstance(self.model, Leader)  # `strategy` lets no other lead
-        if self.anchors:
-            return None  # what is given comes first
+        if self._given() is not None:
+            return None  # it comes first
         return self.model.prefer(paused, self._seed(f"{sum(paused.values())}/{len(paused)}"))
 
     def reopen(self, config: Flat) -> None:
@@ -115,6 +113,16 @@ class SpaceProposer:
         if trial in self._open:
             self._open.remove(trial)
             self.model.tell(trial, history, status)
+
+    def _given(self) -> Proposal | None:
+        """The first configuration that is given and not yet known; known ones are forgotten."""
+        while self.anchors:
+            role, flat = self.anchors[0]
+            config = self._checked(flat, must_run=role == "baseline")
+            if config is not None and config.trial_id not in self._known:
+                return Proposal(role, config)
+            del self.anchors[0]
+        return None
 
     def _seed(self, attempt: object) -> int:
         text = f"{self.seed}/{self.asked}/{attempt}"

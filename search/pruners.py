@@ -102,7 +102,10 @@ class Pruner:
         self._verdicts[trial, rung] = "continue"
 
     def _judge(self, trial: str, epoch: int) -> Verdict:
-        if self.is_led and epoch > self.milestones[0] and len(self.rungs[epoch]) == 1:
+        is_first = (
+            epoch > self.milestones[0] and len(self.rungs[epoch].keys() - self.protected) == 1
+        )
+        if self.is_led and is_first:
             return "continue"  # the first let go is trained whole: what are early epochs worth?
         if self.is_pausing:
             heappush(self._waiting[epoch], (-self.rungs[epoch][trial], trial))

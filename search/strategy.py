@@ -32,7 +32,8 @@ def settle(args: argparse.Namespace, root: Path) -> argparse.Namespace:
         args.sampler = then.get("sampler") or ("nsga2" if len(args.objectives) > 1 else "mfgp")
     if args.pruner in (None, AUTO):
         own = "thaw" if args.sampler in LEADERS else "asha"
-        args.pruner = then.get("pruner") or own
+        is_same = then.get("sampler") == args.sampler  # else the resume is refused, and told why
+        args.pruner = then["pruner"] if is_same else own
     _check(args)
     return args
 

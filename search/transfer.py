@@ -15,9 +15,11 @@ from search.core import score
 from search.folder import read_meta
 from search.proposer import Anchor, Model, own_value
 from spaces.space import Dimension, Space, Value
+from trainables.config import Flat, TrialConfig
 from trainables.store import Record, Row, RunStore, Status, replace_file
 
 COPY = "warm_start.json"
+SIZES = {"epochs", "warmup_epochs", "image_size", "seed", "fold"}  # may differ, and be comparable
 FIRST = 3  # of the best earlier configurations that are tried again at the start
 
 
@@ -25,7 +27,7 @@ FIRST = 3  # of the best earlier configurations that are tried again at the star
 class Earlier:
     """A trial of an earlier run as a point of the new space."""
 
-    id: str  # run/trial
+    id: str  # path of the run/trial
     params: dict[str, Value]  # of the dimensions that apply
     flat: dict[str, Value]  # the whole configuration
     scores: dict[int, float]  # epoch of the new run -> score
@@ -51,7 +53,7 @@ def gather(
                 f"give --metric {meta['metric']}, or leave it out"
             )
         trials = [
-            _earlier(record, store.root.resolve().name, space, epochs / meta["epochs"])
+            _earlier(record, str(store.root.resolve()), space, epochs / meta["epochs"])
             for record in store.records()
             if record.result is not None and record.history
         ]
@@ -64,8 +66,8 @@ def _note(root: Path, trials: Sequence[Earlier], is_same_data: bool) -> str:
     exact = sum(trial.is_exact for trial in trials)
     data = "" if is_same_data else "; its data are others, so what it found may not hold here"
     return (
-        f"warm start from '{root}': {len(trials)} trials, {exact} of them with every setting of "
-        f"this space, the others with its defaults in the new ones{data}"
+        f"warm start from '{root}': {len(trials)} trials, {exact} of them as they would be here, "
+        f"the others with this space's values where theirs do not fit{data}"
     )
 
 
@@ -89,8 +91,15 @@ def _earlier(record: Record, run: str, space: Space, stretch: float) -> Earlier:
         flat,
         {epoch: value for epoch, value in scores.items() if isfinite(value)},
         record.result.status,
-        not missing,
+        not missing and not _other_constants(record.config, flat),
     )
+
+
+def _other_constants(then: Flat, now: Mapping[str, Value]) -> list[str]:
+    """Settings, sizes apart, that the trial had and that its point of the new space has not."""
+    whole = TrialConfig.from_flat(now).flat()
+    names = {name for name in {*then, *whole} if then.get(name) != whole.get(name)}
+    return sorted(names - SIZES)
 
 
 def save(earlier: Sequence[Earlier], root: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from trainables import pickled
 from trainables.backbones import BACKBONES, build_backbone
 from trainables.weights import load_weights, read_state
 
@@ -146,6 +147,13 @@ def test_code_in_a_pickled_network_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "sprung").exists()
     torch.load(tmp_path / "net.pt", weights_only=False)  # the trap works
     assert (tmp_path / "sprung").exists()
+
+
+def test_a_pickled_network_cannot_leave_a_mark_on_what_makes_tensors() -> None:
+    maker = pickled.Maker(torch.zeros)
+    maker.__setstate__({"_make": print, "mark": 1})
+    assert torch.equal(maker(2), torch.zeros(2))
+    assert not hasattr(maker, "mark")
 
 
 def test_pickled_tensors_keep_their_strides_and_types(tmp_path: Path) -> None:

@@ -32,6 +32,10 @@ def test_only_what_no_other_beats_is_on_it_best_score_first():
     ]
 
 
+def test_a_score_of_zero_is_a_score():
+    assert front({"a": ended(0.0, 3.0)}, BOTH) == {"a": (0.0, 3.0)}
+
+
 def test_what_has_not_been_trained_to_its_end_is_not_on_it():
     stopped, broken = ended(0.9, 1.0, "stopped"), TrialResult("completed", {"score": 0.9}, 2, 1.0)
     results = {"a": stopped, "b": None, "c": broken, "d": ended(0.1, 9.0)}

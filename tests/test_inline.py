@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 from test_core import recomputed
-from toy import EPOCHS, flat, quality, run_toy, start
+from toy import EPOCHS, SPACE, flat, quality, run_toy, start
 
 from search.inline import run_inline
 from search.pruners import PRUNERS
@@ -54,12 +54,13 @@ def test_thirty_trials_end_and_some_are_stopped_early(tmp_path):
 
 @pytest.mark.parametrize("pruner", PRUNERS)
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(pruner, tmp_path):
-    straight = start(tmp_path / "straight", budget=30, pruner=pruner)
+    asked = {"budget": 30, "pruner": pruner, "anchors": [("default", SPACE.defaults())]}
+    straight = start(tmp_path / "straight", **asked)
     assert run_inline(straight, tmp_path, run_toy)
     for patience in (1, 30, 20):
-        cut = start(tmp_path / "cut", budget=30, pruner=pruner)
+        cut = start(tmp_path / "cut", **asked)
         assert not run_inline(cut, tmp_path, run_toy, Counter(patience))
-    resumed = start(tmp_path / "cut", budget=30, pruner=pruner)
+    resumed = start(tmp_path / "cut", **asked)
     assert run_inline(resumed, tmp_path, run_toy)
     assert outcome(resumed) == outcome(straight)
     assert resumed.pruner.rungs == straight.pruner.rungs

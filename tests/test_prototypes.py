@@ -152,3 +152,22 @@ def test_co_annotation_is_a_loss_on_soft_targets() -> None:
     )
     found = prior(LOGITS, AU_LOGITS, TARGETS, unknown)
     torch.testing.assert_close(found, reference.mean(1))
+
+
+@pytest.mark.parametrize("name", ["co_annotation", "distribution_matching"])
+def test_a_prior_is_in_single_precision_under_autocast(name: str) -> None:
+    """An AU that every image shows: in half precision its prototype would round to 1."""
+    always = np.array([[9990, 1], [9990, 3]]), np.array([[9991, 10], [9991, 4]])
+    prior = PRIORS[name](*always)
+    slopes = []
+    for is_half in (False, True):
+        logits, au_logits = (t.clone().requires_grad_() for t in (LOGITS, AU_LOGITS))
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+            loss = prior(logits, au_logits, TARGETS, torch.full_like(AUS, -1)).sum()
+        loss.backward()
+        slopes.append((au_logits.grad, logits.grad))
+    for whole, half in zip(*slopes, strict=True):
+        assert (whole is None) == (half is None)
+        if whole is not None:
+            assert torch.equal(whole, half)
+            assert whole.isfinite().all()

@@ -139,3 +139,16 @@ def test_once_nothing_is_new_the_best_of_a_rung_by_a_root_of_eta_go_on():
         gone.append(trial)
         del waiting[trial]
     assert gone == ["t5", "t4", "t3", "t2"]  # ceil(6 / sqrt(3))
+
+
+def test_a_baseline_ahead_does_not_take_the_place_of_the_first_to_be_trained_whole():
+    pruner = thaw(9, grace=3)
+    pruner.protect("baseline")
+    for rung in (3, 5):
+        assert pruner.decide("baseline", rung, 0.1) == "continue"
+    pruner.decide("first", 3, 0.5)
+    pruner.let_go("first", 3)
+    assert pruner.decide("first", 5, 0.6) == "continue"
+    pruner.decide("second", 3, 0.5)
+    pruner.let_go("second", 3)
+    assert pruner.decide("second", 5, 0.7) == "pause"

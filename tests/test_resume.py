@@ -55,8 +55,8 @@ def test_a_folder_that_is_no_run_is_left_alone(refused, place):
     ("words", "message"),
     [
         (["--seed", "1"], "seed was 0, is 1"),
-        (["--sampler", "gp"], "sampler was tpe, is gp"),
-        (["--pruner", "median"], "pruner was asha, is median"),
+        (["--sampler", "gp"], "sampler was mfgp, is gp"),
+        (["--pruner", "median"], "pruner was thaw, is median"),
         (["--metric", "uar"], "metric was macro_f1, is uar"),
         (["--epochs", "2"], "epochs was 1, is 2"),
         (["--data", "faces:201:easy"], "data was faces:200:easy at 32 px, is faces:201:easy"),

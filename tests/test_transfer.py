@@ -1,6 +1,7 @@
 """Warm start: earlier trials in a new space."""
 
 import json
+import shutil
 
 import pytest
 from toy import EPOCHS, SPACE, proposer_of
@@ -59,8 +60,21 @@ def test_shared_settings_are_kept_and_others_take_their_defaults(run):
     assert [e.is_exact for e in earlier] == [True, False, True]  # configurations are whole
     assert [e.scores for e in earlier][::2] == [{2: 0.1, 18: 0.6}, {2: 0.1, 6: 0.2}]
     assert [e.status for e in earlier] == ["completed", "completed", "stopped"]
-    assert "3 trials, 2 of them with every setting" in notes[0]
-    assert "others" not in notes[0].partition("with its defaults")[2]
+    assert "3 trials, 2 of them as they would be here" in notes[0]
+    assert notes[0].endswith("where theirs do not fit")
+
+
+def test_a_trial_under_another_constant_is_not_as_it_would_be_here(run):
+    other = Space("other", {**WIDER.settings, "dropout": 0.3})
+    earlier, _ = gather([run], other, EPOCHS, "macro_f1", "f")
+    assert [e.is_exact for e in earlier] == [False] * 3
+
+
+def test_runs_of_one_name_in_two_folders_are_two_runs(run, tmp_path):
+    shutil.copytree(run, tmp_path / "elsewhere" / run.name)
+    roots = [run, tmp_path / "elsewhere" / run.name]
+    earlier, _ = gather(roots, WIDER, EPOCHS, "macro_f1", "f")
+    assert len({e.id for e in earlier}) == 6
 
 
 def test_other_data_are_told_and_another_metric_is_refused(run):

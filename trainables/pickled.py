@@ -8,7 +8,7 @@ other objects are shells that keep what they are given and do nothing.
 import collections
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,20 @@ class Shell:
     def extend(self, _: object) -> None: ...
 
 
+class Maker:
+    """A function that a pickle may call; what it would set on it is dropped."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[..., Tensor]) -> None:
+        self._make = make
+
+    def __call__(self, *values: object) -> Tensor:
+        return self._make(*values)
+
+    def __setstate__(self, _: object) -> None: ...
+
+
 class Unpickler(pickle.Unpickler):
     """Reads the pickle inside torch's zip format; it finds no class but those of tensors."""
 
@@ -59,8 +73,8 @@ class Unpickler(pickle.Unpickler):
             return STORAGES[name]
         harmless = {
             ("collections", "OrderedDict"): collections.OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-            ("torch._utils", "_rebuild_parameter"): _parameter,
+            ("torch._utils", "_rebuild_tensor_v2"): Maker(_tensor),
+            ("torch._utils", "_rebuild_parameter"): Maker(_parameter),
         }
         return harmless.get((module, name), Shell)
 

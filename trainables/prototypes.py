@@ -45,7 +45,7 @@ def co_annotation(
 
     def prior(logits: Tensor, au_logits: Tensor, targets: Tensor, aus: Tensor) -> Tensor:
         x = au_logits.float()
-        expected = targets.float() @ tensor(table, x)
+        expected = mixed(targets, tensor(table, x))
         cost = functional.binary_cross_entropy_with_logits(x, expected, reduction="none")
         return weight * mean_of(cost, aus < 0)
 
@@ -66,12 +66,18 @@ def distribution_matching(
 
     def prior(logits: Tensor, au_logits: Tensor, targets: Tensor, aus: Tensor) -> Tensor:
         x = au_logits.float()
-        expected = logits.float().softmax(1) @ tensor(table, x)
+        expected = mixed(logits.float().softmax(1), tensor(table, x))
         cross = functional.binary_cross_entropy_with_logits(x, expected, reduction="none")
         entropy = -torch.xlogy(expected, expected) - torch.xlogy(1 - expected, 1 - expected)
         return weight * (cross - entropy).mean(1)
 
     return prior
+
+
+def mixed(weights: Tensor, table: Tensor) -> Tensor:
+    """(N, K) and (K, A) -> (N, A) their product, in float32 under autocast too."""
+    with torch.autocast(weights.device.type, enabled=False):
+        return weights.float() @ table.float()
 
 
 def prototypes(positives: Counts, known: Counts, shrink: float) -> NDArray[np.float64]:
