@@ -114,7 +114,6 @@ def assert_none_alive(said):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)  # five gangs, each of which imports torch: a minute on a busy machine
 def test_a_gang_goes_from_trial_to_trial_and_survives_its_dead(cluster, tmp_path):
     anchors = [
         ("baseline", flat(lr=1e-5)),
