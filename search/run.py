@@ -55,9 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _dry_run(job, console)
         with alone_in(root):
             store, last_words, is_whole = _run(job, cluster, console, has_ended)
-    code = _report(store, console) if is_whole else _leaderboard(store, console)
-    if last_words:
-        print(last_words, file=sys.stderr)
+        # before Ray is stopped, which it does not always survive
+        code = _report(store, console) if is_whole else _leaderboard(store, console)
+        if last_words:
+            print(last_words, file=sys.stderr)
     return code
 
 
