@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.problems import PART, Problem, own_settings, space_of
+from search.problems import PART, PROBLEMS, Problem, own_settings, space_of
 from spaces.space import Choice, Dimension, IntRange, LogUniform, Uniform, Value
 
 Array = NDArray[np.float64]
@@ -31,7 +31,9 @@ LCBENCH = (
 
 
 def problem(name: str, folder: Path = FOLDER) -> Problem:
-    """`lcbench:TASK` or `nb301`, read from the folder of the surrogates."""
+    """A formula of `problems.py`, or measured curves: `lcbench:TASK` or `nb301`."""
+    if name in PROBLEMS:
+        return PROBLEMS[name]()
     kind, _, task = name.partition(":")
     known: dict[str, Callable[[str, Path], Problem]] = {"lcbench": lcbench, "nb301": nb301}
     if kind not in known:

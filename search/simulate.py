@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from search.core import Search, score
+from search.curves import problem
 from search.problems import PROBLEMS, Problem
 from search.proposer import SpaceProposer
 from search.pruners import PRUNERS, best_so_far
@@ -49,15 +50,6 @@ class Outcome:
     epochs: int = 0
     seconds: float = 0.0  # on the simulated clock
     best: float = float("-inf")
-
-
-def problem(name: str) -> Problem:
-    """A formula of `problems.py`, or measured curves of `curves.py`."""
-    if name in PROBLEMS:
-        return PROBLEMS[name]()
-    from search import curves
-
-    return curves.problem(name)
 
 
 def simulate(

@@ -7,7 +7,7 @@ from itertools import count
 from math import inf, log
 from typing import Protocol
 
-from search.problems import PROBLEMS, Array, Problem
+from search.problems import Array, Problem
 from search.pruners import ETA, best_so_far
 from spaces.space import Value
 
@@ -121,15 +121,6 @@ class Replay:
 def error_of(score: float) -> float:
     """What peers minimise. Positive: SMAC takes its logarithm."""
     return 100 - score
-
-
-def problem_of(name: str) -> Problem:
-    """As `simulate.problem`, but without Optuna: peers may live where there is none."""
-    if name in PROBLEMS:
-        return PROBLEMS[name]()
-    from search import curves
-
-    return curves.problem(name)
 
 
 def first_rung_of(problem: Problem, asked: int) -> int:

@@ -25,10 +25,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 import peers  # noqa: E402
-from peers_course import MARKS, first_rung_of, problem_of  # noqa: E402
+from peers_course import MARKS, first_rung_of  # noqa: E402
 from search_quality_progress import Progress  # noqa: E402
 from search_quality_table import Record, kind_of, markdown, summary  # noqa: E402
 
+from search.curves import problem as problem_of  # noqa: E402
 from trainables.cli import Parser, number, run_command, whole  # noqa: E402
 
 TASKS = (167168, 189873, 189906, 126026, 168330, 189908)
