@@ -1,0 +1,1 @@
+"""Features of images as arrays: extracting, judging, adding to and classifying them."""
