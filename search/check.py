@@ -14,6 +14,7 @@ from trainables.registry import Registry, unknown
 
 WIDTH = 64  # of the maps on which parts are tried
 RANGES = {  # of the plain settings: the least, the most, and whether the least is itself too little
+    "mix_off": (0, 1, False),
     "soft_labels": (0, 1, False),
     "au_weight": (0, inf, False),
     "region_weight": (0, inf, False),
@@ -186,8 +187,8 @@ def _builders(bundle: DataBundle) -> dict[str, Build]:
         "au_prior": lambda p: make_prior(p, bundle),
         "au_reading": lambda p: of["au_reading"][p.name](units, classes, **p.args),
         "au_warmup": lambda p: of["au_warmup"][p.name](**p.args)(0.5),
-        "augment": lambda p: of["augment"][p.name](**p.args),
-        "mix": lambda p: of["mix"][p.name](**p.args),
+        "augment": lambda p: of["augment"][p.name](counts, bundle.au_names, **p.args),
+        "mix": lambda p: of["mix"][p.name](counts, **p.args),
     }
     if units:
         builds["au_loss"] = lambda p: of["au_loss"][p.name](positives, known, **p.args)(

@@ -6,19 +6,20 @@ from dataclasses import dataclass, replace
 
 from rich.console import Console
 
-from search.check import PROBLEMS, build, reason
+from search.check import PROBLEMS, build, constants_of, reason
 from search.options import LARGEST, SMALLEST
 from spaces.anchors import first_tries, lacking
 from spaces.show import space_table
 from spaces.space import Choice, Dimension, Space, Value, prune
 from spaces.tiers import TIERS, Tier, at_tier, baseline
 from trainables.cli import say
-from trainables.config import TrialConfig
+from trainables.config import SHORTCUTS, TrialConfig
 from trainables.data.bundle import DataBundle
 from trainables.data.listing import several
 from trainables.registry import unknown
 
 AU_ATTENTION = ("au_spatial", "au_cross")
+AU_AUGMENTS = ("au_safe",)
 AU_PRIORS = ("co_annotation", "distribution_matching")
 COMPOUND_HEADS = ("additive", "additive_residual")
 DEFAULTS: dict[str, Value] = {"seed": 0, "weights": "none", "metric": "macro_f1"}
@@ -117,6 +118,9 @@ def fit_to_data(space: Space, bundle: DataBundle) -> tuple[Space, list[str]]:
         fitted = _leave_out(_without_au_loss(fitted), "attention", AU_ATTENTION, why)
         if fitted != space:
             notes.append(f"{why}: AU loss and AU-guided attention are off")
+        fitted, before = _leave_out(fitted, "augment", AU_AUGMENTS, why), fitted
+        if fitted != before:
+            notes.append(f"{why}: augmentation that spares active AUs is off")
     elif without := bundle.unlabelled_classes():
         why, before = f"no training image of {several(without)} has AU labels", fitted
         fitted = _leave_out(fitted, "au_prior", AU_PRIORS, why)
@@ -131,7 +135,16 @@ def fit_to_data(space: Space, bundle: DataBundle) -> tuple[Space, list[str]]:
         why = "the data has no crowd votes"
         fitted = _one_hot(fitted, why)
         notes.append(f"{why}: soft labels are off")
-    return fitted, notes
+    return fitted, notes + _shortcuts(fitted)
+
+
+def _shortcuts(space: Space) -> list[str]:
+    """A sentence for each part of the space that gives the label away."""
+    return [
+        f"{part} '{name}' is a shortcut risk: {why}"
+        for (part, name), why in SHORTCUTS.items()
+        if name in constants_of(space, part)
+    ]
 
 
 def _one_hot(space: Space, why: str) -> Space:

@@ -1,14 +1,17 @@
 """The local branch: its boxes, how they move, and pooling against crops by hand."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor
 
-from trainables.augment import Batch, _affine, cutmix, flip, mixup
+from trainables.augment import Batch
 from trainables.config import TrialConfig
 from trainables.data.tables import AU_NAMES, box_around, region_maps
+from trainables.geometry import affine, flip
 from trainables.local import LOCALS, LocalBranch, local_of, pool_boxes, shaken
 from trainables.loop import make_feed
+from trainables.mixing import cutmix, mixup
 from trainables.model import FERModel, build_model
 
 C, D = 16, 24
@@ -195,7 +198,7 @@ def test_flip_takes_the_box_along() -> None:
 
 def test_affine_takes_the_box_along() -> None:
     boxes = torch.tensor([[[0.25, 0.5, 0.5, 0.75]]]).repeat(16, 1, 1)
-    after = _affine(degrees=15, scale=0.12, shift=0.06)(picture(boxes), Generator().manual_seed(1))
+    after = affine(degrees=15, scale=0.12, shift=0.06)(picture(boxes), Generator().manual_seed(1))
     assert after.boxes is not None
     middle = (after.boxes[:, 0, :2] + after.boxes[:, 0, 2:]) / 2
     torch.testing.assert_close(centre_of(after.images), middle, atol=0.005, rtol=0)
@@ -209,7 +212,7 @@ def test_affine_takes_the_box_along() -> None:
 def test_mixing_keeps_the_boxes_of_the_first_image(mixer) -> None:
     boxes = torch.rand(4, 1, 4).sort(2).values
     before = picture(boxes[..., [0, 1, 2, 3]])
-    after = mixer(probability=1.0)(before, Generator().manual_seed(0))
+    after = mixer(np.ones(4, int), probability=1.0)(before, Generator().manual_seed(0))
     assert after.boxes is before.boxes
 
 

@@ -45,6 +45,7 @@ class TrialConfig:
     attention_stage: str = "last"  # which feature map it works on: middle or last
     curriculum_order: str = "class_count"
     metric: str = "macro_f1"  # of metrics.OBJECTIVES: what its score is
+    mix_off: float = 0.0  # share of the training, its last, that is without mixing
     soft_labels: float = 0.0  # share of the target that crowd votes make; the rest is one-hot
     au_weight: float = 0.0  # lambda in L = L_emotion + lambda L_AU
     region_weight: float = 0.0  # of the loss that draws AU attention to the AU's region
@@ -123,6 +124,11 @@ def check_rebalancing(config: TrialConfig) -> None:
             "Set rebalance to 'none' or take loss 'cross_entropy' or 'focal'"
         )
 
+
+SHORTCUTS = {  # (part, name): what a network can learn there in place of the expression
+    ("augment", "minority_only"): "only pictures of rare classes are distorted strongly, so that "
+    "the distortion itself tells the class: a control, not a technique"
+}
 
 AU_EXTRAS = {  # parts of AU supervision, and their names when off
     "au_balance": "fixed",

@@ -13,16 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
-from trainables.augment import AUGMENTS, MIXERS, Batch, Transform
+from trainables.augment import AUGMENTS, Batch, Transform
 from trainables.balance import Losses
+from trainables.batch import take
 from trainables.config import TrialConfig
 from trainables.data import aus
 from trainables.data.bundle import DataBundle, Split
 from trainables.data.tables import region_maps
 from trainables.local import local_of
 from trainables.losses import region_loss
+from trainables.mixing import mixing
 from trainables.model import Output
-from trainables.optim import Average, Stepper, take
+from trainables.optim import Average, Stepper
 from trainables.prototypes import Prior
 from trainables.ranks import ALONE, Ranks
 from trainables.targets import training_targets
@@ -84,13 +86,16 @@ class Feed:
     regions: Tensor | None  # (A, R, R), the same template for every image
     boxes: Tensor | None  # (B, 4), likewise
     mirror: Tensor | None  # (A,) which AU each becomes in a mirror, where sides are kept
-    transforms: tuple[Transform, ...]
+    augment: Transform
+    mixing: Callable[[float], Transform]  # by progress
     batch_size: int
     device: torch.device
 
-    def batches(self, order: NDArray[np.int64], generator: Generator) -> Iterator[Batch]:
+    def batches(
+        self, order: NDArray[np.int64], generator: Generator, progress: float = 0.0
+    ) -> Iterator[Batch]:
         """The images in this order, augmented; a last batch of one is left out (batch norm)."""
-        rows = torch.from_numpy(order)
+        rows, mix = torch.from_numpy(order), self.mixing(progress)
         for chosen in rows.split(self.batch_size):
             if len(chosen) == 1:
                 return
@@ -102,9 +107,7 @@ class Feed:
             )
             pixels = images.float() / 255
             batch = Batch(pixels, self.targets[at], self.aus[at], regions, boxes, self.mirror)
-            for transform in self.transforms:
-                batch = transform(batch, generator)
-            yield batch
+            yield mix(self.augment(batch, generator), generator)
 
     def _take(self, chosen: Tensor, at: Tensor) -> Tensor:
         """uint8 images (N, 3, S, S) on the device; `at` is `chosen` on the device."""
@@ -126,10 +129,7 @@ def make_feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> 
     images: Tensor | NDArray[np.uint8] = train.images
     if device.type == "cuda" and train.images.nbytes < 0.5 * _free_bytes():
         images = torch.from_numpy(np.array(train.images)).to(device)
-    transforms = (
-        AUGMENTS[config.augment.name](**config.augment.args),
-        MIXERS[config.mix.name](**config.mix.args),
-    )
+    counts, augment = bundle.class_counts(), config.augment
     return Feed(
         images,
         targets.to(device),
@@ -137,7 +137,8 @@ def make_feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> 
         None if regions is None else regions.to(device),
         boxes if len(boxes) else None,
         None if mirror is None else torch.tensor(mirror, device=device),
-        transforms,
+        AUGMENTS[augment.name](counts, bundle.au_names, **augment.args),
+        mixing(config.mix, counts, config.mix_off),
         config.batch_size,
         device,
     )

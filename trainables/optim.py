@@ -5,13 +5,12 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from trainables.augment import Batch
 from trainables.balance import TASKS, Balance, Losses, Pair
+from trainables.batch import Batch, take
 from trainables.replica import Replica
 from trainables.taskwise import TaskGradients
 
@@ -199,17 +198,3 @@ def micro_batches(batch: Batch, parts: int) -> Iterable[tuple[Batch, float]]:
     for start in range(0, count, size):
         piece = take(batch, slice(start, start + size))
         yield piece, len(piece.images) / count
-
-
-def take(batch: Batch, rows: slice) -> Batch:
-    """These images of the batch, and all that goes with them."""
-    regions = None if batch.regions is None else batch.regions[rows]
-    boxes = None if batch.boxes is None else batch.boxes[rows]
-    return replace(
-        batch,
-        images=batch.images[rows],
-        targets=batch.targets[rows],
-        aus=batch.aus[rows],
-        regions=regions,
-        boxes=boxes,
-    )

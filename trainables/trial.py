@@ -121,7 +121,7 @@ class Training:
         losses = train_epoch(
             self.trained,
             self.average,
-            self.feed.batches(order, generator),
+            self.feed.batches(order, generator, progress),
             self._objective(progress),
             self.stepper,
             self._learning_rate(len(order)),

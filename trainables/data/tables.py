@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+Box = tuple[float, float, float, float]
 
 ASSETS = Path(__file__).parent / "assets"
 CLASS_NAMES = (
@@ -108,20 +109,25 @@ def _coverage(lo: float, hi: float, size: int) -> F64:
     return np.asarray(np.clip(shared, 0, None) * size)
 
 
+def au_boxes(name: str | int) -> list[Box]:
+    """x0, y0, x1, y1 in the unit frame of an AU's boxes, one or mirrored two; none if unknown."""
+    frame, (side, au) = _raw()["frame"], split_au(name)
+    box = _raw()["au_box_iod"].get(str(_BOX_OF.get(au, au)))
+    (ex, ey), iod = frame["eye_mid"], frame["iod"]
+    wings = [] if box is None else _wings(box, side)
+    return [
+        (ex + iod * a, ey + iod * box["v0"], ex + iod * b, ey + iod * box["v1"]) for a, b in wings
+    ]
+
+
 def region_maps(au_names: Sequence[str | int], size: int) -> F32:
     """(A, size, size) share of each pixel inside the AU's box; ones for an AU without a box."""
-    frame, boxes = _raw()["frame"], _raw()["au_box_iod"]
-    (ex, ey), iod = frame["eye_mid"], frame["iod"]
     maps = np.ones((len(au_names), size, size), np.float32)
     for k, name in enumerate(au_names):
-        side, au = split_au(name)
-        box = boxes.get(str(_BOX_OF.get(au, au)))
-        if box is None:
-            continue
-        wings = _wings(box, side)
-        columns = sum(_coverage(ex + iod * a, ex + iod * b, size) for a, b in wings)
-        rows = _coverage(ey + iod * box["v0"], ey + iod * box["v1"], size)
-        maps[k] = np.outer(rows, np.clip(columns, 0, 1))
+        if boxes := au_boxes(name):
+            columns = sum(_coverage(x0, x1, size) for x0, _, x1, _ in boxes)
+            rows = _coverage(boxes[0][1], boxes[0][3], size)
+            maps[k] = np.outer(rows, np.clip(columns, 0, 1))
     return maps
 
 
@@ -136,15 +142,11 @@ def _wings(box: Mapping[str, Any], side: str) -> list[tuple[float, float]]:
     return wings
 
 
-def box_around(aus: Sequence[int], side: str = "") -> tuple[float, float, float, float]:
+def box_around(aus: Sequence[int], side: str = "") -> Box:
     """(x0, y0, x1, y1) of the unit frame around the boxes of these AUs, or of a side of them."""
-    frame, table = _raw()["frame"], _raw()["au_box_iod"]
-    (ex, ey), iod = frame["eye_mid"], frame["iod"]
-    boxes = [table[str(au)] for au in aus]
-    wings = [wing for box in boxes for wing in _wings(box, side)]
-    x0, x1 = (ex + iod * min(a for a, _ in wings), ex + iod * max(b for _, b in wings))
-    y0, y1 = (ey + iod * min(b["v0"] for b in boxes), ey + iod * max(b["v1"] for b in boxes))
-    return max(x0, 0.0), max(y0, 0.0), min(x1, 1.0), min(y1, 1.0)
+    boxes = [box for au in aus for box in au_boxes(f"{side}{au}")]
+    x0, y0, x1, y1 = zip(*boxes, strict=True)
+    return max(min(x0), 0.0), max(min(y0), 0.0), min(max(x1), 1.0), min(max(y1), 1.0)
 
 
 @dataclass(frozen=True)
