@@ -8,10 +8,17 @@ from math import inf, isfinite
 from typing import Any
 
 from spaces.space import Choice, Space, Value
-from trainables.config import Part, TrialConfig, check_au_settings, check_rebalancing
+from trainables.config import (
+    Part,
+    TrialConfig,
+    check_au_settings,
+    check_features,
+    check_rebalancing,
+)
 from trainables.data.bundle import DataBundle
 from trainables.registry import Registry, unknown
 
+OF_BACKBONES = ("none", "frozen")  # features that a backbone gives
 WIDTH = 64  # of the maps on which parts are tried
 RANGES = {  # of the plain settings: the least, the most, and whether the least is itself too little
     "mix_off": (0, 1, False),
@@ -46,6 +53,7 @@ def registries() -> dict[str, Registry[Any]]:
     from trainables.attention import ATTENTIONS
     from trainables.augment import AUGMENTS, MIXERS
     from trainables.balance import BALANCES
+    from trainables.features.plugins import CLASSIFIERS, EXTRACTORS, SYNTHESES
     from trainables.fusion import FUSIONS
     from trainables.heads import HEADS
     from trainables.local import LOCALS
@@ -69,6 +77,9 @@ def registries() -> dict[str, Registry[Any]]:
         "curriculum": SCHEDULES,
         "augment": AUGMENTS,
         "mix": MIXERS,
+        "features": EXTRACTORS,
+        "classifier": CLASSIFIERS,
+        "synthesis": SYNTHESES,
     }
 
 
@@ -123,6 +134,7 @@ def check_settings(flat: Mapping[str, Value]) -> None:
             raise LookupError(unknown(what, chosen, known))
     check_rebalancing(config)
     check_au_settings(config)
+    check_features(config)
 
 
 def check_on_data(space: Space, bundle: DataBundle) -> None:
@@ -133,7 +145,7 @@ def check_on_data(space: Space, bundle: DataBundle) -> None:
     builds, seen = _builders(bundle), set[tuple[str, str]]()
     for flat in corners(space):
         config = TrialConfig.from_flat(flat)
-        for kind, build in {"backbone": _backbone_builder(config), **builds}.items():
+        for kind, build in {**_of_images(config, bundle), **builds}.items():
             part: Part = getattr(config, kind)
             key = (kind, repr(part))
             if key not in seen:
@@ -157,10 +169,19 @@ def reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _backbone_builder(config: TrialConfig) -> Build:
+def _of_images(config: TrialConfig, bundle: DataBundle) -> dict[str, Build]:
+    """How what looks at the images is built: the network, or what else gives features."""
     from trainables.backbones import build_backbone
+    from trainables.features.plugins import EXTRACTORS
 
-    return lambda part: build_backbone(part.name, config.image_size, config.drop_path, **part.args)
+    builds: dict[str, Build] = {
+        "features": lambda p: EXTRACTORS[p.name](config, bundle, **p.args),
+    }
+    if config.features.name in OF_BACKBONES:
+        builds["backbone"] = lambda p: build_backbone(
+            p.name, config.image_size, config.drop_path, **p.args
+        )
+    return builds
 
 
 def _builders(bundle: DataBundle) -> dict[str, Build]:
@@ -189,6 +210,8 @@ def _builders(bundle: DataBundle) -> dict[str, Build]:
         "au_warmup": lambda p: of["au_warmup"][p.name](**p.args)(0.5),
         "augment": lambda p: of["augment"][p.name](counts, bundle.au_names, **p.args),
         "mix": lambda p: of["mix"][p.name](counts, **p.args),
+        "classifier": lambda p: of["classifier"][p.name](**p.args),
+        "synthesis": lambda p: of["synthesis"][p.name](**p.args),
     }
     if units:
         builds["au_loss"] = lambda p: of["au_loss"][p.name](positives, known, **p.args)(
@@ -198,11 +221,20 @@ def _builders(bundle: DataBundle) -> dict[str, Build]:
 
 
 def build(flat: Mapping[str, Value], bundle: DataBundle) -> None:
-    """Build the whole network of a configuration, weights loaded. Raises one of PROBLEMS."""
+    """Build the whole network of a configuration, weights loaded. Raises one of PROBLEMS.
+
+    Of a trial on features, what gives them and what is fitted on them.
+    """
+    from trainables.features.plugins import CLASSIFIERS, EXTRACTORS
     from trainables.model import build_model
 
+    config = TrialConfig.from_flat(flat)
+    if config.features.name != "none":
+        EXTRACTORS[config.features.name](config, bundle, **config.features.args)
+        CLASSIFIERS[config.classifier.name](**config.classifier.args)
+        return
     build_model(
-        TrialConfig.from_flat(flat),
+        config,
         len(bundle.class_names),
         len(bundle.au_names),
         bundle.components,

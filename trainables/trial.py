@@ -19,9 +19,10 @@ from torch import nn
 from trainables import cost, metrics, state
 from trainables.au_task import make_au_task, mean_f1, watch
 from trainables.balance import BALANCES
-from trainables.config import TrialConfig, check_au_settings, check_rebalancing
+from trainables.config import TrialConfig, check_au_settings, check_features, check_rebalancing
 from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
+from trainables.features.trial import run_features_trial
 from trainables.loop import Objective, make_feed, predict, train_epoch
 from trainables.losses import LOSSES, REBALANCE
 from trainables.model import build_model, parameter_groups
@@ -38,9 +39,12 @@ def run_trial(store: TrialStore, data: Path) -> Iterator[Row]:
     After a crash the last stored row is yielded again, then training goes on from `last.pt`.
     Ranks that this process has joined train the trial with it: all call this, all get the same
     rows, and the first writes the record.
-    Raises FloatingPointError when the loss is not finite, ValueError for a contradictory
-    configuration; the caller files the failure.
+    A trial on features has one row. Raises FloatingPointError when the loss is not finite,
+    ValueError for a contradictory configuration; the caller files the failure.
     """
+    if store.config().features.name != "none":
+        yield from run_features_trial(store, data)
+        return
     ranks = here()
     trial = ranks.together(lambda: Training(store.config(), cache.load(data), ranks))
     row = trial.resume(store)
@@ -65,6 +69,7 @@ class Training:
     def __init__(self, config: TrialConfig, bundle: DataBundle, ranks: Ranks = ALONE) -> None:
         check_rebalancing(config)
         check_au_settings(config)
+        check_features(config)
         if config.fold:
             raise ValueError(
                 f"fold {config.fold}: cross-validation is not built yet, set fold to 0"

@@ -24,6 +24,7 @@ from trainables.registry import unknown
 State = dict[str, Tensor]
 
 MATCH_NEEDED = 0.9
+OURS = "backbone.net."  # before the names of the backbone in the weights that a trial stores
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "module", "backbone", "net")
 
 
@@ -81,9 +82,14 @@ def load_weights(backbone: Backbone, name: str, source: str) -> Report:
     elif source == "hub":
         state = _hub_state(name)
     else:
-        path = Path(source)
-        state = read_state(_in_folder(path, name) if path.is_dir() else path)
+        state = read_state(file_of(source, name))
     return fit(backbone.net, state, source)
+
+
+def file_of(source: str, name: str) -> Path:
+    """The file of weights of that backbone, where they are given by path."""
+    path = Path(source)
+    return _in_folder(path, name) if path.is_dir() else path
 
 
 def _in_folder(folder: Path, name: str) -> Path:
@@ -93,19 +99,23 @@ def _in_folder(folder: Path, name: str) -> Path:
 
 
 def fit(net: nn.Module, state: State, source: str) -> Report:
-    """Copy what fits by name and shape into the network; refuse if that is below 90 %."""
+    """Copy what fits by name and shape into the network; refuse if that is below 90 %.
+
+    Of the weights of one of our own trials only the backbone is taken, and all of it must fit.
+    """
     own = net.state_dict()
-    state = _fitted(state, net, own)
+    trunk = {k.removeprefix(OURS): v for k, v in state.items() if k.startswith(OURS)}
+    needed = 1.0 if trunk else MATCH_NEEDED
+    state = _fitted(trunk or state, net, own)
     matched = [k for k, v in own.items() if k in state and state[k].shape == v.shape]
     missing = [k for k in own if k not in matched and not k.endswith("num_batches_tracked")]
     total = sum(v.numel() for v in own.values())
     found = sum(own[k].numel() for k in matched)
     unexpected = tuple(k for k in state if k not in own)
     report = Report(source, tuple(matched), tuple(missing), unexpected, found / max(1, total))
-    if report.fraction < MATCH_NEEDED:
+    if report.fraction < needed:
         raise ValueError(
-            f"these weights do not fit the backbone ({MATCH_NEEDED:.0%} is needed): "
-            + report.summary()
+            f"these weights do not fit the backbone ({needed:.0%} is needed): " + report.summary()
         )
     net.load_state_dict({k: state[k] for k in matched}, strict=False)
     return report

@@ -1,0 +1,86 @@
+"""Features of a network that is not trained: means and maxima of its maps. n images, D features.
+
+Decoupled training (Kang et al. 2020, 1910.09217) and few-shot heads (methods 2.4, 2.11) begin here.
+"""
+
+import hashlib
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.backbones import Backbone, build_backbone, check_backbone
+from trainables.config import TrialConfig
+from trainables.data.bundle import DataBundle, Split
+from trainables.features.extractors import EXTRACTORS, Extractor, Floats
+from trainables.weights import file_of, load_weights
+
+SEED = 0  # of what the weights leave random: one network for all trials, whatever their seeds
+
+
+@EXTRACTORS.register
+def frozen(
+    config: TrialConfig, bundle: DataBundle, *, maps: int = 1, pool: str = "mean"
+) -> Extractor:
+    """The `maps` coarsest maps of the backbone with its weights, pooled over places.
+
+    `pool`: mean, or mean_max for both, twice as long. Without weights it is a random network: the
+    control.
+    """
+    if pool not in ("mean", "mean_max") or not 1 <= maps <= 3:
+        raise ValueError(f"pool '{pool}' of {maps} maps: take mean or mean_max, of 1 to 3 maps")
+    name, arguments = config.backbone.name, config.backbone.args
+    check_backbone(name, arguments)
+    network = lru_cache(1)(partial(_network, config, bundle.image_size))
+    return Extractor(
+        lambda part: _see(network(), part, maps, pool),
+        f"{name} {sorted(arguments.items())} {_digest(config.weights, name)}",
+        parameters=lambda: sum(p.numel() for p in network().parameters()),
+    )
+
+
+def _network(config: TrialConfig, size: int) -> Backbone:
+    """The network, in no mode but that of use."""
+    state = torch.get_rng_state()
+    torch.manual_seed(SEED)
+    net = build_backbone(config.backbone.name, size, 0.0, **config.backbone.args)
+    if config.weights != "none":
+        load_weights(net, config.backbone.name, config.weights)
+    torch.set_rng_state(state)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return net.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def _see(net: Backbone, part: Split, maps: int, pool: str) -> Floats:
+    device = next(net.parameters()).device
+    pixels = torch.from_numpy(np.array(part.images)).to(device).float() / 255
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (net.mean, net.std))
+    images = ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
+    pooled = [_pooled(found, pool) for found in net(images)[-maps:]]
+    return torch.cat(pooled, 1).float().cpu().numpy()
+
+
+def _pooled(found: Tensor, pool: str) -> Tensor:
+    """(n, C, h, w) -> (n, C) or, with the maxima, (n, 2 C)."""
+    mean = found.mean((2, 3))
+    return mean if pool == "mean" else torch.cat([mean, found.amax((2, 3))], 1)
+
+
+def _digest(weights: str, backbone: str) -> str:
+    """Which weights they are: of a file, what is in it."""
+    if weights in ("none", "package", "hub"):
+        return weights
+    path = file_of(weights, backbone)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights for backbone '{backbone}' at '{path}'")
+    stat = path.stat()
+    return _hash(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(32)
+def _hash(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

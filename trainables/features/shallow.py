@@ -1,0 +1,132 @@
+"""Classifiers of scikit-learn, for classical features. M, N rows, D features, P components, K.
+
+Each may first turn the features to the principal components that hold a share of their variance.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from trainables.features.classifiers import CLASSIFIERS, Fit, Fitted
+from trainables.features.descent import seed_of
+from trainables.features.examples import Floats, Ints, Lesson
+from trainables.features.nearest import softmax
+
+COMPONENTS = 256  # at most: more are noise in a few thousand images
+MOST_STEPS = 200
+Say = Callable[[Floats], Floats]  # what is fitted (M, P) -> (M, k) of the k classes it has seen
+
+
+@CLASSIFIERS.register
+def logistic(*, c: float = 0.1, pca: float = 0.95, balanced: bool = False) -> Fit:
+    """Multinomial logistic regression, 1 / (2 c) times the squared weights added to the sum of the
+    losses; `balanced` weighs each class by one over its images."""
+    _check(c, pca)
+
+    def fit(x: Floats, labels: Ints, rng: np.random.Generator) -> tuple[Any, Say]:
+        from sklearn.linear_model import LogisticRegression
+
+        weight = "balanced" if balanced else None
+        model = LogisticRegression(C=c, class_weight=weight, max_iter=MOST_STEPS, tol=1e-3)
+        model.fit(x, labels)
+        return model, model.predict_proba
+
+    return _reduced(fit, pca)
+
+
+@CLASSIFIERS.register
+def svm(*, c: float = 0.01, pca: float = 0.95, balanced: bool = False) -> Fit:
+    """Linear support vector machines, each class against the others (squared hinge).
+
+    Its probabilities are the softmax of the margins: as good for the decision, not calibrated.
+    """
+    _check(c, pca)
+
+    def fit(x: Floats, labels: Ints, rng: np.random.Generator) -> tuple[Any, Say]:
+        from sklearn.svm import LinearSVC
+
+        weight = "balanced" if balanced else None
+        model = LinearSVC(
+            C=c, class_weight=weight, dual="auto", max_iter=MOST_STEPS, random_state=seed_of(rng)
+        )
+        model.fit(x, labels)
+        return model, lambda rows: softmax(_margins(model, rows))
+
+    return _reduced(fit, pca)
+
+
+@CLASSIFIERS.register
+def lda(*, shrinkage: float = 0.1, pca: float = 0.95, balanced: bool = False) -> Fit:
+    """Linear discriminant analysis, the common covariance shrunk to a multiple of the identity;
+    `balanced` gives all classes the same prior."""
+    if not 0 <= shrinkage <= 1:
+        raise ValueError(f"shrinkage {shrinkage:g} is not within 0 to 1")
+    _check(1.0, pca)
+
+    def fit(x: Floats, labels: Ints, rng: np.random.Generator) -> tuple[Any, Say]:
+        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+        k = len(np.unique(labels))
+        model = LinearDiscriminantAnalysis(
+            solver="lsqr", shrinkage=shrinkage, priors=np.full(k, 1 / k) if balanced else None
+        )
+        model.fit(x, labels)
+        return model, model.predict_proba
+
+    return _reduced(fit, pca)
+
+
+def _reduced(
+    model: Callable[[Floats, Ints, np.random.Generator], tuple[Any, Say]], pca: float
+) -> Fit:
+    """The fit of a model after the principal components; classes without a row get chance 0."""
+
+    def fit(lesson: Lesson, rng: np.random.Generator) -> Fitted:
+        seen = lesson.seen
+        turn = principal(seen.features, pca, rng)
+        with warnings.catch_warnings():
+            # it has had its steps; and a singular covariance is what shrinkage is there for
+            warnings.simplefilter("ignore")
+            found, say = model(seen.features @ turn, seen.labels, rng)
+
+        def probs(features: Floats) -> Floats:
+            out = np.zeros((len(features), seen.classes), np.float32)
+            out[:, found.classes_] = say(features @ turn)
+            return out
+
+        weights = {"coef": found.coef_, "intercept": found.intercept_, "components": turn}
+        return Fitted(probs, {k: np.ascontiguousarray(v, np.float32) for k, v in weights.items()})
+
+    return fit
+
+
+def principal(features: Floats, share: float, rng: np.random.Generator) -> Floats:
+    """(D, P): the first principal components that hold the share of the variance, 256 at most;
+    for a share of 1 the identity."""
+    dim = features.shape[1]
+    if share == 1.0:
+        return np.eye(dim, dtype=np.float32)
+    from sklearn.utils.extmath import randomized_svd
+
+    most = min(COMPONENTS, *features.shape)
+    centered = features - features.mean(0)
+    _, sizes, turn = randomized_svd(centered, most, n_iter=2, random_state=seed_of(rng))
+    held = np.cumsum(sizes.astype(np.float64) ** 2) / float(
+        (centered.astype(np.float64) ** 2).sum()
+    )
+    count = min(most, int(np.searchsorted(held, share)) + 1)
+    out: Floats = np.ascontiguousarray(turn[:count].T, np.float32)
+    return out
+
+
+def _margins(model: Any, rows: Floats) -> Floats:
+    """(M, k) margins; of two classes, of which scikit-learn gives one column, both."""
+    found: Floats = model.decision_function(rows).astype(np.float32)
+    return found if found.ndim == 2 else np.stack([-found, found], 1)
+
+
+def _check(c: float, pca: float) -> None:
+    if not c > 0 or not 0 < pca <= 1:
+        raise ValueError(f"c {c:g} must be above 0, and pca {pca:g} above 0 and at most 1")

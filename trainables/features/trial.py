@@ -1,0 +1,168 @@
+"""One trial on features: fit a classifier on what an extractor has seen of the training images.
+
+V views, N images, D features, K classes. A trial has one row, that of its last epoch: it is done at
+once, so nothing of it is worth stopping early.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from safetensors.numpy import save as safetensors_bytes
+
+from trainables import metrics
+from trainables.au_task import mean_f1, supported
+from trainables.config import TrialConfig, check_au_settings, check_features, check_rebalancing
+from trainables.data import cache
+from trainables.data.bundle import DataBundle, Split
+from trainables.features.aus import fit_aus
+from trainables.features.cache import Features, Progress, features_of
+from trainables.features.classifiers import Fitted
+from trainables.features.examples import Examples, Floats, Lesson, joined
+from trainables.features.plugins import CLASSIFIERS, EXTRACTORS, SYNTHESES
+from trainables.ranks import here
+from trainables.store import Predictions, Row, TrialResult, TrialStore, finite
+from trainables.targets import training_targets
+
+REPEATS = 9  # of one image, to see what the classifier costs
+
+
+def run_features_trial(store: TrialStore, data: Path) -> Iterator[Row]:
+    """Fit the stored configuration on the features of a prepared data set; its one row.
+
+    A trial that has a row yields it again. Ranks that have joined agree on what the first one did.
+    Raises FloatingPointError for predictions that are not finite, ValueError for a contradictory
+    configuration or for data that the classifier cannot serve; the caller files the failure.
+    """
+    ranks = here()
+    row = ranks.together(lambda: _row(store, data) if ranks.is_first else {})
+    yield ranks.tell(row)[0]
+
+
+def _row(store: TrialStore, data: Path) -> Row:
+    """Do what is left to do of the trial, and close it."""
+    history = store.history()
+    if history:
+        row = history[-1]
+    else:
+        row, trial = run(store.config(), data)
+        store.save_predictions("val", trial.val)
+        store.save_predictions("test", trial.test)
+        store.write("weights.safetensors", safetensors_bytes(dict(trial.tensors)))
+        store.append(row)  # last: it makes the trial exist
+    store.finish(TrialResult("completed", row, row["epoch"], row["seconds"], row["peak_gib"]))
+    return row
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial leaves besides its row."""
+
+    val: Predictions
+    test: Predictions
+    tensors: dict[str, Floats]  # what was learned
+
+
+def run(config: TrialConfig, data: Path) -> tuple[Row, Outcome]:
+    """Fit and score the configuration."""
+    check_rebalancing(config)
+    check_au_settings(config)
+    check_features(config)
+    if config.fold:
+        raise ValueError(f"fold {config.fold}: cross-validation is not built yet, set fold to 0")
+    began, bundle = time.monotonic(), cache.load(data)
+    features = features_for(config, data, bundle)
+    scale = Scale.of(features.train)
+    views, rng = scale(features.train), np.random.default_rng([config.seed, 2])
+    lesson = make_lesson(config, bundle, views, scale, rng)
+    fitted = CLASSIFIERS[config.classifier.name](**config.classifier.args)(lesson, rng)
+    au_probs, au_tensors = fit_aus(config, bundle, views, rng)
+
+    def say(split: Split, seen: Floats) -> Predictions:
+        x = scale(seen[0])  # the plain view, as every trial is scored
+        probs = fitted.probs(x)
+        if not np.isfinite(probs).all():
+            raise FloatingPointError("predictions are not finite")
+        return Predictions(split.ids, split.labels, probs, split.aus, au_probs(x))
+
+    val, test = say(bundle.val, features.val), say(bundle.test, features.test)
+    tensors = {**scale.tensors(), **fitted.tensors, **au_tensors}
+    row: Row = {
+        "epoch": config.epochs,
+        **metrics.scores(val.labels, val.probs, config.metric),
+        "au_f1": mean_f1(val),
+        **({"au_supported": int(supported(val).sum())} if au_tensors else {}),
+        "images": len(bundle.train),
+        "synthetic": len(lesson.seen) - views.shape[0] * views.shape[1],
+        "features": views.shape[2],
+        "parameters": features.parameters + sum(v.size for v in tensors.values()),
+        "latency_ms": features.latency_ms + _latency_ms(fitted, scale(features.val[0, :1])),
+        "seconds": time.monotonic() - began,
+        "peak_gib": 0.0,  # of a GPU: none is used but by the extractor, once for all trials
+        "done": True,
+    }
+    if not finite(row):
+        raise FloatingPointError(f"a score is not finite: {row}")
+    return row, Outcome(val, test, tensors)
+
+
+def features_for(
+    config: TrialConfig, data: Path, bundle: DataBundle, progress: Progress | None = None
+) -> Features:
+    """The features of the configuration, from the cache or into it."""
+    extractor = EXTRACTORS[config.features.name](config, bundle, **config.features.args)
+    return features_of(config, data, bundle, extractor, progress)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Brings each feature to mean 0 and deviation 1 over the training images and their mirrors."""
+
+    mean: Floats  # (D,)
+    deviation: Floats  # (D,)
+
+    @classmethod
+    def of(cls, train: Floats) -> "Scale":
+        """A feature that never changes becomes 0."""
+        mean, deviation = train.mean((0, 1), np.float64), train.std((0, 1), np.float64)
+        varies = deviation > 1e-6 * np.abs(mean)
+        return cls(mean.astype(np.float32), np.where(varies, deviation, np.inf).astype(np.float32))
+
+    def __call__(self, features: Floats) -> Floats:
+        scaled: Floats = (features - self.mean) / self.deviation
+        return scaled
+
+    @property
+    def center(self) -> Floats:
+        """(D,) what was subtracted, in units of the result."""
+        return self.mean / self.deviation
+
+    def tensors(self) -> dict[str, Floats]:
+        return {"features.mean": self.mean, "features.deviation": self.deviation}
+
+
+def make_lesson(
+    config: TrialConfig, bundle: DataBundle, views: Floats, scale: Scale, rng: np.random.Generator
+) -> Lesson:
+    """All views of the training images, and what is made from the plain one."""
+    targets = training_targets(bundle, config.soft_labels).numpy()
+    basics = len(bundle.basic_names)
+    plain = Examples(views[0], targets, bundle.train.labels, bundle.components, basics)
+    made = SYNTHESES[config.synthesis.name](**config.synthesis.args)(plain, rng)
+    if not np.isfinite(made.features).all():
+        raise FloatingPointError(f"synthesis '{config.synthesis.name}' is not finite")
+    seen = joined([*(replace(plain, features=view) for view in views), made])
+    return Lesson(seen, plain.counts() + made.counts(), plain.counts(), scale.center, config)
+
+
+def _latency_ms(fitted: Fitted, one: Floats) -> float:
+    """Median milliseconds for one row of features (1, D)."""
+    times = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        fitted.probs(one)
+        times.append(1000 * (time.perf_counter() - began))
+    return median(times)
