@@ -1,0 +1,155 @@
+"""Files of landmarks and the command that writes them: what is refused, and what comes back."""
+
+import csv
+
+import numpy as np
+import pytest
+from small_data import class_folders
+
+from trainables import cli
+from trainables.data import cache, mesh_landmarks
+from trainables.data.faces import FacesSpec
+from trainables.features import landmark_file, landmarks
+from trainables.features.landmark_file import Landmarks
+
+POINTS = np.random.default_rng(0).normal(size=(3, 68, 2)).astype(np.float32)
+FOUND = Landmarks(("a.jpg", "b.jpg", "c.jpg"), POINTS)
+
+
+def _write_csv(path, rows, count=68, axes="xy"):
+    names = [f"{axis}_{k}" for axis in axes for k in range(count)]  # x first, as OpenFace has them
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["frame", "id", *names], *rows])
+    return path
+
+
+def _cells(points):
+    return [str(value) for value in points.T.ravel()]
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    lost = POINTS.copy()
+    lost[1] = np.nan
+    landmark_file.write(tmp_path / "l.npz", Landmarks(FOUND.ids, lost))
+    back = landmark_file.read(tmp_path / "l.npz")
+    assert np.array_equal(back.points, lost, equal_nan=True)
+    assert back.lost() == ("b.jpg",)
+    assert np.array_equal(back.rows_of(["c.jpg", "a.jpg"]), lost[[2, 0]])
+
+
+def test_a_csv_is_read_by_the_names_of_its_columns(tmp_path):
+    rows = [["1", "a.jpg", *_cells(POINTS[0])], ["2", "b.jpg", *[""] * 136]]
+    back = landmark_file.read(_write_csv(tmp_path / "l.csv", rows))
+    assert back.ids == ("a.jpg", "b.jpg")
+    assert back.points[0] == pytest.approx(POINTS[0])
+    assert back.lost() == ("b.jpg",)
+
+
+def test_images_that_the_file_lacks_are_named():
+    with pytest.raises(ValueError, match=r"lacks 2 of 3 images: d\.jpg, e\.jpg.*such as a\.jpg"):
+        FOUND.rows_of(["a.jpg", "d.jpg", "e.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "told"),
+    [
+        ({"ids": np.array(FOUND.ids)}, "no points in it"),
+        ({"ids": np.array(FOUND.ids), "points": POINTS[:, :5]}, "68, 468, 478 points"),
+        ({"ids": np.array(FOUND.ids[:2]), "points": POINTS}, "2 ids and 3 rows"),
+        ({"ids": np.array(["a", "b", "a"]), "points": POINTS}, "images twice: a"),
+        ({"ids": np.arange(3), "points": POINTS}, "ids of type int64"),
+        ({"ids": np.array(FOUND.ids), "points": POINTS.astype(str)}, "points of type"),
+        ({"ids": np.array(FOUND.ids, object), "points": POINTS}, "pickle"),
+        ({"ids": np.array(FOUND.ids), "points": np.full_like(POINTS, np.nan)}, "no face in 3 of 3"),
+        ({"ids": np.array(FOUND.ids), "points": np.full_like(POINTS, np.inf)}, "not finite"),
+    ],
+)
+def test_a_file_that_is_not_one_is_refused(tmp_path, arrays, told):
+    np.savez(tmp_path / "l.npz", **arrays)
+    with pytest.raises(ValueError, match=told):
+        landmark_file.read(tmp_path / "l.npz")
+
+
+def test_half_a_face_is_refused(tmp_path):
+    half = POINTS.copy()
+    half[2, 5, 0] = np.nan
+    np.savez(tmp_path / "l.npz", ids=np.array(FOUND.ids), points=half)
+    with pytest.raises(ValueError, match=r"some points of c\.jpg"):
+        landmark_file.read(tmp_path / "l.npz")
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="writes one"):
+        landmark_file.read(tmp_path / "absent.npz")
+    (tmp_path / "l.txt").write_text("a")
+    with pytest.raises(ValueError, match=r"give a \.npz or a \.csv"):
+        landmark_file.read(tmp_path / "l.txt")
+    (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(ValueError, match="is no landmark file"):
+        landmark_file.read(tmp_path / "torn.npz")
+
+
+@pytest.mark.parametrize(
+    ("rows", "axes", "told"),
+    [
+        ([["1", "a.jpg", *_cells(POINTS[0])[:-1]]], "xy", "line 2: it ends before y_67"),
+        ([["1", "a.jpg", "left", *_cells(POINTS[0])[1:]]], "xy", "line 2: could not convert"),
+        ([["1", "a.jpg", *_cells(POINTS[0])[:68]]], "x", "no column y_0"),
+        ([["1", "a.jpg", *_cells(POINTS[0])[:68]]], "y", "no column x_0"),
+    ],
+)
+def test_a_bad_csv_is_refused(tmp_path, rows, axes, told):
+    with pytest.raises(ValueError, match=told):
+        landmark_file.read(_write_csv(tmp_path / "l.csv", rows, axes=axes))
+
+
+def test_the_command_writes_the_landmarks_of_the_embedded_faces(tmp_path, capsys):
+    out = tmp_path / "l.npz"
+    assert landmarks.main(["faces:200:easy", "--out", str(out)]) == 0
+    assert "200 faces of 200 images" in capsys.readouterr().out
+    found = landmark_file.read(out)
+    spec = FacesSpec(200, 64, 0, "easy")
+    assert np.array_equal(found.points, mesh_landmarks.landmarks(spec))
+    bundle = cache.load(cache.prepare("faces:200:easy", 16, cache_root=tmp_path))
+    for split in (bundle.train, bundle.val, bundle.test):  # every image by its own id
+        assert found.rows_of(split.ids).shape == (len(split), 68, 2)
+
+
+def _refused(capsys, *words):
+    with pytest.raises(SystemExit) as ended:
+        cli.run_command(lambda: landmarks.main(words))
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys):
+    out = ["--out", str(tmp_path / "l.npz")]
+    assert "leave out --model" in _refused(capsys, "faces:200", *out, "--model", "a.task")
+    data = str(class_folders(tmp_path / "data", 2))
+    assert "need --model FILE" in _refused(capsys, data, *out)
+    assert "no model at" in _refused(capsys, data, *out, "--model", str(tmp_path / "a.task"))
+    assert "ends in .npz" in _refused(capsys, "faces:200", "--out", "l.csv")
+    assert not (tmp_path / "l.npz").exists()
+
+
+def test_images_without_a_face_are_kept_as_such_and_told(tmp_path, capsys, monkeypatch):
+    data = class_folders(tmp_path / "data", 2)
+    face = np.random.default_rng(1).normal(size=(478, 2)).astype(np.float32)
+    answers = iter([face, None, face, face, face, face])
+    monkeypatch.setattr(landmarks, "finder", lambda model: lambda image: next(answers))
+    out = tmp_path / "l.npz"
+    assert landmarks.main([str(data), "--out", str(out), "--model", "any"]) == 1
+    told = capsys.readouterr().out
+    assert "5 faces of 6 images" in told
+    assert "no face in 1, which are taken for the mean face: angry/1.png" in told
+    assert landmark_file.read(out).lost() == ("angry/1.png",)
+
+
+def test_a_margin_is_put_around_and_taken_back():
+    image = np.random.default_rng(0).integers(0, 256, (100, 60, 3), np.uint8)
+    framed, offset, scale = landmarks.with_margin(image)
+    assert min(framed.shape[:2]) == landmarks.LEAST
+    place = np.array([17.0, 42.0])  # a pixel of the image, where is it in the frame?
+    x, y = ((place + 0.5 + offset) * scale).astype(int)
+    assert np.abs(framed[y, x].astype(int) - image[42, 17]).max() < 40
+    assert np.array([x, y]) / scale - offset == pytest.approx(place + 0.5, abs=0.5)
