@@ -56,8 +56,8 @@ def density_coverage(real: Floats, fake: Floats, neighbours: int = 5) -> tuple[f
     """
     real, fake = _pair(real, fake, least=2)
     k = min(neighbours, len(real) - 1)
-    radii = np.concatenate([np.partition(rows, k, 1)[:, k] for rows in _distances(real, real)])
-    inside = np.concatenate([rows <= radii for rows in _distances(fake, real)])  # (M, N)
+    radii = np.concatenate([np.partition(rows, k, 1)[:, k] for rows in distances(real, real)])
+    inside = np.concatenate([rows <= radii for rows in distances(fake, real)])  # (M, N)
     return float(inside.sum() / (k * len(fake))), float(inside.any(0).mean())
 
 
@@ -114,7 +114,7 @@ def probe_by_class(
 def nearest_of(queries: Floats, known: Floats) -> tuple[Ints, F64]:
     """(M,) index of the nearest known sample, and (M,) the distance to it."""
     where, far = [], []
-    for rows in _distances(*_pair(queries, known)):
+    for rows in distances(queries, known):
         index = rows.argmin(1)
         where.append(index)
         far.append(rows[np.arange(len(rows)), index])
@@ -130,8 +130,9 @@ def _pair(one: Floats, other: Floats, least: int = 1) -> tuple[F64, F64]:
     return one.astype(np.float64), other.astype(np.float64)
 
 
-def _distances(one: F64, other: F64) -> Iterator[F64]:
+def distances(one: Floats, other: Floats) -> Iterator[F64]:
     """Euclidean distances (rows, M), some rows at a time."""
+    one, other = _pair(one, other)
     length = (other * other).sum(1)
     for start in range(0, len(one), _ROWS):
         part = one[start : start + _ROWS]

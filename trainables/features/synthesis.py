@@ -28,20 +28,3 @@ def rows_of(real: Examples, rows: np.ndarray) -> Examples:
     return replace(
         real, features=real.features[rows], targets=real.targets[rows], labels=real.labels[rows]
     )
-
-
-@SYNTHESES.register
-def repeat(*, until: int = 50) -> Synthesis:
-    """The control of all others: images of classes that have fewer than `until` are repeated."""
-    if until < 1:
-        raise ValueError(f"until {until} is too small: give 1 or more")
-
-    def synthesise(real: Examples, rng: np.random.Generator) -> Examples:
-        counts = real.counts()
-        rows = [
-            rng.choice(np.flatnonzero(real.labels == k), until - counts[k])
-            for k in np.flatnonzero((counts > 0) & (counts < until))
-        ]
-        return rows_of(real, np.concatenate([np.zeros(0, np.int64), *rows]))
-
-    return synthesise
