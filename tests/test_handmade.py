@@ -126,6 +126,19 @@ def test_photographs_take_the_same_way(tmp_path):
     assert row["features"] == 3 * 3 * 32
 
 
+def test_a_trial_says_how_its_synthetic_rows_look(faces):
+    flat = {"features": "hog", "features.cell": 12}
+    plain, _ = run(_config(**flat), faces)
+    assert not {"synthetic_probe_auc", "nearest_train_distance_ratio"} & set(plain)
+    again, _ = run(_config(**flat, synthesis="repeat"), faces)
+    assert again["nearest_train_distance_ratio"] < 0.01
+    made, _ = run(_config(**flat, synthesis="calibration", **{"synthesis.ratio": 1.0}), faces)
+    assert made["synthetic"] > 1.5 * again["synthetic"]
+    assert made["nearest_train_distance_ratio"] > 0.2
+    assert 0 <= made["synthetic_probe_auc"] <= 1
+    assert made["accuracy"] != plain["accuracy"]  # the rows were trained on
+
+
 def test_parts_are_named_as_the_issue_names_them():
     assert {"lbp", "hog", "gabor", "colour", "landmarks"} <= set(EXTRACTORS)
     assert Part("lbp") == TrialConfig.from_flat({"features": "lbp", "classifier": "lda"}).features

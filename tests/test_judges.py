@@ -106,6 +106,43 @@ def test_the_probe_within_each_class():
     assert of[1] > 0.99
 
 
+def test_rows_are_matched_by_class():
+    one, other = np.array([0, 0, 0, 1, 2]), np.array([0, 1, 1, 3])
+    a, b = judges.matched(one, other, np.random.default_rng(0))
+    assert len(a) == len(b) == len(set(a)) == len(set(b)) == 2  # one of class 0, one of class 1
+    assert np.array_equal(one[a], other[b])
+
+
+def _labelled(seed, counts, shift=0.0):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    return _normal(seed, len(labels), shift=shift) + 3 * np.eye(len(counts), 4)[labels], labels
+
+
+def test_the_verdict_of_new_rows_of_copies_and_of_what_is_off():
+    train, held_out = _labelled(0, (90, 30, 9)), _labelled(1, (60, 30, 9))
+    new = judges.verdict(train[0], _labelled(2, (30, 30, 30)), held_out)  # other shares of classes
+    assert new["synthetic_probe_auc"] == pytest.approx(0.5, abs=0.12)
+    assert new["nearest_train_distance_ratio"] == pytest.approx(1, abs=0.25)
+    copies = judges.verdict(train[0], (train[0][90:], train[1][90:]), held_out)
+    assert copies["nearest_train_distance_ratio"] == pytest.approx(0, abs=1e-6)
+    off = judges.verdict(train[0], _labelled(2, (30, 30, 30), shift=4.0), held_out)
+    assert off["synthetic_probe_auc"] > 0.95
+
+
+def test_the_verdict_looks_for_copies_among_all_training_rows():
+    train, held_out = _labelled(0, (900, 30, 9)), _labelled(1, (60, 30, 9))
+    copies = train[0][:90], train[1][:90]
+    found = judges.verdict(train[0], copies, held_out, most=20)
+    assert found["nearest_train_distance_ratio"] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_verdict_leaves_out_what_cannot_be_told():
+    train, few, held_out = (_labelled(k, (n, n)) for k, n in enumerate((9, 2, 9)))
+    assert set(judges.verdict(train[0], few, held_out)) == {"nearest_train_distance_ratio"}
+    strange = _normal(1, 20), np.full(20, 5)  # of a class that no held-out row has
+    assert judges.verdict(train[0], strange, train) == {}
+
+
 def test_features_of_other_widths_are_refused():
     with pytest.raises(ValueError, match=r"\(3, 2\) and \(3, 4\)"):
         judges.kid(np.zeros((3, 2)), np.zeros((3, 4)))

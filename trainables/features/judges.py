@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 F64 = NDArray[np.float64]
+Sample = tuple[Floats, Ints]  # features (n, D) and labels (n,)
 _ROWS = 512  # of a distance or kernel matrix at a time, so that memory stays small
 _FOLDS, _PROBED = 5, 2000  # folds of the probe, and the most samples of each kind it is shown
 _COPY_QUANTILE = 0.05
@@ -75,6 +76,36 @@ def memorisation(
     ratio = float(np.median(distances)) / middle if middle > 0 else float("nan")
     limit = np.quantile(usual, _COPY_QUANTILE)
     return Memorisation(ratio, float((distances < limit).mean()), nearest % len(train), distances)
+
+
+def verdict(
+    train: Floats, fake: Sample, held_out: Sample, seed: int = 0, most: int = 500
+) -> dict[str, float]:
+    """What a trial says of its synthetic rows: `synthetic_probe_auc` and
+    `nearest_train_distance_ratio`, held against real rows of the same classes that nothing was
+    made of. At most so many are looked at; what cannot be told is left out."""
+    one, other = matched(fake[1], held_out[1], np.random.default_rng(seed))
+    if not len(one):
+        return {}
+    new, real = fake[0][one[:most]], held_out[0][other[:most]]
+    found = {
+        "synthetic_probe_auc": probe_auc(real, new, seed),
+        "nearest_train_distance_ratio": memorisation(train, new, real).ratio,
+    }
+    return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def matched(one: Ints, other: Ints, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    """As many rows of either, of equal labels, in a random order: else what is judged would be that
+    classes are not equally frequent in the two."""
+    rows: list[tuple[Ints, Ints]] = []
+    for k in np.unique(one):
+        a, b = (rng.permutation(np.flatnonzero(labels == k)) for labels in (one, other))
+        n = min(len(a), len(b))
+        rows.append((a[:n], b[:n]))
+    first, second = (np.concatenate([part[i] for part in rows]) for i in (0, 1))
+    order = rng.permutation(len(first))
+    return first[order], second[order]
 
 
 def probe_auc(real: Floats, fake: Floats, seed: int = 0) -> float:

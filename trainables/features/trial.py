@@ -22,6 +22,7 @@ from trainables.features.aus import fit_aus
 from trainables.features.cache import Features, Progress, features_of
 from trainables.features.classifiers import Fitted
 from trainables.features.examples import Examples, Floats, Lesson, joined
+from trainables.features.judges import Sample, verdict
 from trainables.features.plugins import CLASSIFIERS, EXTRACTORS, SYNTHESES
 from trainables.ranks import here
 from trainables.store import Predictions, Row, TrialResult, TrialStore, finite
@@ -97,6 +98,7 @@ def run(config: TrialConfig, data: Path) -> tuple[Row, Outcome]:
         **({"au_supported": int(supported(val).sum())} if au_tensors else {}),
         "images": len(bundle.train),
         "synthetic": len(lesson.seen) - views.shape[0] * views.shape[1],
+        **judged(lesson, views, (scale(features.val[0]), bundle.val.labels), config.seed),
         "features": views.shape[2],
         "parameters": features.parameters + sum(v.size for v in tensors.values()),
         "latency_ms": features.latency_ms + _latency_ms(fitted, scale(features.val[0, :1])),
@@ -156,6 +158,13 @@ def make_lesson(
         raise FloatingPointError(f"synthesis '{config.synthesis.name}' is not finite")
     seen = joined([*(replace(plain, features=view) for view in views), made])
     return Lesson(seen, plain.counts() + made.counts(), plain.counts(), scale.center, config)
+
+
+def judged(lesson: Lesson, views: Floats, held_out: Sample, seed: int) -> dict[str, float]:
+    """What the judges say of the synthetic rows, if there are any."""
+    at = views.shape[0] * views.shape[1]  # they are the last
+    made = lesson.seen.features[at:], lesson.seen.labels[at:]
+    return verdict(views[0], made, held_out, seed) if len(made[1]) else {}
 
 
 def _latency_ms(fitted: Fitted, one: Floats) -> float:
