@@ -27,6 +27,7 @@ from trainables.loop import Objective, make_feed, predict, train_epoch
 from trainables.losses import LOSSES, REBALANCE
 from trainables.model import build_model, parameter_groups
 from trainables.optim import Average, Stepper
+from trainables.pretraining.leaks import warn_of_leaks
 from trainables.ranks import ALONE, Ranks, here
 from trainables.replica import Replica, share_batch_norm
 from trainables.schedules import ORDERS, SCHEDULES, warmup_cosine
@@ -87,6 +88,8 @@ class Training:
             bundle.components,
             len(bundle.basic_names),
         )
+        if ranks.is_first:
+            warn_of_leaks(config, bundle)
         share_batch_norm(model, ranks, self.device)
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.average = Average(self.model, config.ema)

@@ -6,7 +6,7 @@ Loading is strict: what matched is reported, and below 90 % of the parameters it
 import hashlib
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from trainables.backbones import BACKBONES, Backbone
 from trainables.pickled import network_state
+from trainables.pretraining.record import origin, read_record
 from trainables.registry import unknown
 
 State = dict[str, Tensor]
@@ -37,12 +38,13 @@ class Report:
     missing: tuple[str, ...]  # in the network, but not in the file or of another shape
     unexpected: tuple[str, ...]  # in the file only: the classifier, usually
     fraction: float  # of the network's values that were found
+    origin: str = ""  # how they were made, if the file says so
 
     def summary(self) -> str:
         return (
             f"weights from {self.source}: {self.fraction:.1%} of the backbone's values, "
             f"{len(self.matched)} tensors matched, missing: {_some(self.missing)}, "
-            f"unused: {_some(self.unexpected)}"
+            f"unused: {_some(self.unexpected)}" + (f"; {self.origin}" if self.origin else "")
         )
 
 
@@ -82,7 +84,9 @@ def load_weights(backbone: Backbone, name: str, source: str) -> Report:
     elif source == "hub":
         state = _hub_state(name)
     else:
-        state = read_state(file_of(source, name))
+        path = file_of(source, name)
+        report = fit(backbone.net, read_state(path), source)
+        return replace(report, origin=origin(read_record(path)))
     return fit(backbone.net, state, source)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data import aus, faces, ingest, listing, loaders, splits
+from trainables.data import aus, faces, folders, ingest, listing, loaders, splits
 from trainables.data.entry import (
     FORMAT,
     STAGING,
@@ -31,7 +31,7 @@ from trainables.data.entry import (
 )
 from trainables.data.ingest import Content, Progress
 
-__all__ = ["CacheDamaged", "default_root", "load", "prepare", "unseal"]
+__all__ = ["CacheDamaged", "default_root", "load", "prepare", "prepare_unlabelled", "unseal"]
 
 SMALLEST, LARGEST = 16, 1024  # pixels a side
 _MARGIN = 64 << 20  # bytes of disk to leave free
@@ -69,7 +69,23 @@ def prepare(
         raise ValueError(f"image size {image_size} is not within {SMALLEST} to {LARGEST}")
     make = _faces_plan if loaders.is_faces(source) else _listing_plan
     plan = make(source, image_size, policy or aus.Policy(), progress)
-    root = cache_root or default_root()
+    return _entry(plan, image_size, progress, cache_root or default_root())
+
+
+def prepare_unlabelled(
+    folder: Path, image_size: int, progress: Progress | None = None, cache_root: Path | None = None
+) -> Path:
+    """The cache entry of the images at or below a folder; all are training images of one class.
+
+    Raises ValueError where there is none, OSError where there is no room.
+    """
+    if not SMALLEST <= image_size <= LARGEST:
+        raise ValueError(f"image size {image_size} is not within {SMALLEST} to {LARGEST}")
+    plan = _unlabelled_plan(folder, image_size, progress)
+    return _entry(plan, image_size, progress, cache_root or default_root())
+
+
+def _entry(plan: _Plan, image_size: int, progress: Progress | None, root: Path) -> Path:
     path = root / plan.key
     if not is_sound(path):
         _room(root, plan, image_size)
@@ -108,6 +124,20 @@ def _listing_plan(source: str, size: int, policy: aus.Policy, progress: Progress
         build,
         is_in_memory=False,
     )
+
+
+def _unlabelled_plan(folder: Path, size: int, progress: Progress | None) -> _Plan:
+    found = folders.unlabelled(folder)
+    digests = ingest.in_threads(ingest.digest, found.rows, "read", progress)
+
+    def build(folder: Path, progress: Progress | None) -> tuple[Content, Pixels]:
+        staging = folder / STAGING
+        content = ingest.unlabelled(found, size, staging, progress)
+        return content, np.memmap(staging, np.uint8, "r", shape=(len(digests), 3, size, size))
+
+    rows = [[row.id, content] for row, content in zip(found.rows, digests, strict=True)]
+    said = content_hash([FORMAT, "unlabelled", size, found.is_synthetic, rows])
+    return _Plan(found.name, len(rows), said, build, is_in_memory=False)
 
 
 def _faces_plan(source: str, size: int, policy: aus.Policy, progress: Progress | None) -> _Plan:

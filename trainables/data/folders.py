@@ -1,8 +1,11 @@
-"""Class folders: DIR/<class>/*, DIR/{train,val,test}/<class>/*, and the RAF-DB re-pack of that."""
+"""Class folders: DIR/<class>/*, DIR/{train,val,test}/<class>/*, and the RAF-DB re-pack of that.
+
+And folders of images without labels, as pretraining takes them.
+"""
 
 from pathlib import Path
 
-from trainables.data.images import is_image_name
+from trainables.data.images import EXTENSIONS, is_image_name
 from trainables.data.listing import (
     RAF_DB_NAMES,
     Listing,
@@ -63,6 +66,28 @@ def read(root: Path) -> Listing:
         warnings=(f"class folders without an image: {several(empty)}",) if empty else (),
         problems=tuple(problems),
     )
+
+
+def unlabelled(root: Path) -> Listing:
+    """All images at or below a folder, hidden ones left out; of one class, "unlabelled".
+
+    Raises ValueError where there is no folder, or no image in it.
+    """
+    if not root.is_dir():
+        raise ValueError(f"no images at '{root}': no such folder")
+    paths = sorted(p for p in root.rglob("*") if is_image_name(p) and not _is_hidden(p, root))
+    if not paths:
+        raise ValueError(
+            f"'{root}' holds no image, nor do the folders in it; known: "
+            f"{', '.join(sorted(EXTENSIONS))}"
+        )
+    rows = tuple(Row(path.relative_to(root).as_posix(), path, 0, "train") for path in paths)
+    name, layout, is_drawn = root.resolve().name, "unlabelled images", is_synthetic(root)
+    return Listing(name, layout, rows, ("unlabelled",), is_synthetic=is_drawn)
+
+
+def _is_hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 def _folders(base: Path) -> list[Path]:

@@ -24,6 +24,7 @@ from trainables.data.tables import BASIC_NAMES, CLASS_NAMES
 
 Progress = Callable[[str, int, int], None]  # what is done, how many of them, of how many
 _MOST_BYTES = 256 << 20  # of an image file: a video put there by mistake is not read whole
+Look = tuple[NDArray[np.uint64], NDArray[np.uint8]]  # what `splits.look` gives
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -95,9 +96,26 @@ def decode_all(
 
     Raises one ValueError for all the images that cannot be used.
     """
-    with staging.open("wb") as file:
+    results = _decode(listing, size, staging, progress)
+    bad = [result for result in results if isinstance(result, str)]
+    if bad:
+        raise ValueError(
+            f"{len(bad)} of {len(results)} images of '{listing.name}' cannot be used: "
+            f"{several(bad)}. Restore them, or remove them with their label lines; "
+            "`python -m trainables.data.doctor` lists them all"
+        )
+    looks = [result for result in results if not isinstance(result, str)]
+    return np.stack([a for a, _ in looks]), np.stack([b for _, b in looks])
 
-        def work(item: tuple[int, Row]) -> tuple[NDArray[np.uint64], images.Pixels] | str:
+
+def _decode(
+    listing: Listing, size: int, staging: Path, progress: Progress | None
+) -> list[Look | str]:
+    """Decode what can be into the raw file; of each image its look, or what is wrong with it."""
+    with staging.open("wb") as file:
+        file.truncate(len(listing.rows) * 3 * size**2)  # an image that is not written is black
+
+        def work(item: tuple[int, Row]) -> Look | str:
             number, row = item
             try:
                 image = read_row(row)
@@ -109,16 +127,30 @@ def decode_all(
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return splits.look(image)  # not of `pixels`: a size must not move an image
 
-        results = in_threads(work, list(enumerate(listing.rows)), "decode", progress)
+        return in_threads(work, list(enumerate(listing.rows)), "decode", progress)
+
+
+def unlabelled(listing: Listing, size: int, staging: Path, progress: Progress | None) -> Content:
+    """What the cache stores of images without labels: all of them training images.
+
+    Those that cannot be read are left out and named in a note: a large folder has a few.
+    """
+    results = _decode(listing, size, staging, progress)
     bad = [result for result in results if isinstance(result, str)]
-    if bad:
-        raise ValueError(
-            f"{len(bad)} of {len(results)} images of '{listing.name}' cannot be used: "
-            f"{several(bad)}. Restore them, or remove them with their label lines; "
-            "`python -m trainables.data.doctor` lists them all"
-        )
-    looks = [result for result in results if not isinstance(result, str)]
-    return np.stack([a for a, _ in looks]), np.stack([b for _, b in looks])
+    if len(bad) == len(results):
+        raise ValueError(f"none of the {len(bad)} images can be read: {several(bad)}")
+    left_out = f"{len(bad)} of {len(results)} images cannot be read, left out: {several(bad)}."
+    return Content(
+        name=listing.name,
+        class_names=listing.class_names,
+        ids=tuple(row.id for row in listing.rows),
+        labels=np.zeros(len(results), np.int64),
+        splits=tuple("" if isinstance(result, str) else "train" for result in results),
+        aus=np.empty((len(results), 0), np.int8),
+        au_names=(),
+        is_synthetic=listing.is_synthetic,
+        notes=(left_out,) if bad else (),
+    )
 
 
 def contradictions(listing: Listing, digests: Sequence[str]) -> list[str]:
