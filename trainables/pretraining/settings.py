@@ -15,7 +15,7 @@ class Settings:
     image_size: int = 64
     epochs: int = 100
     batch_size: int = 64
-    base_lr: float = 1.5e-4  # for a batch of 256; the rate grows with the batch
+    base_lr: float = 1.5e-3  # for a batch of 256; the rate grows with the batch
     weight_decay: float = 0.05
     warmup: float = 0.05  # share of the epochs
     weights: str = "none"
