@@ -15,6 +15,7 @@ from trainables.backbones import Backbone, build_backbone, check_backbone
 from trainables.config import TrialConfig
 from trainables.data.bundle import DataBundle, Split
 from trainables.features.extractors import EXTRACTORS, Extractor, Floats
+from trainables.pretraining.leaks import warn_of_leaks
 from trainables.weights import file_of, load_weights
 
 SEED = 0  # of what the weights leave random: one network for all trials, whatever their seeds
@@ -33,6 +34,7 @@ def frozen(
         raise ValueError(f"pool '{pool}' of {maps} maps: take mean or mean_max, of 1 to 3 maps")
     name, arguments = config.backbone.name, config.backbone.args
     check_backbone(name, arguments)
+    warn_of_leaks(config, bundle)
     network = lru_cache(1)(partial(_network, config, bundle.image_size))
     return Extractor(
         lambda part: _see(network(), part, maps, pool),

@@ -6,6 +6,7 @@ N images, S pixels a side: (N, 3, S, S) in [0, 1] -> the same shape.
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
