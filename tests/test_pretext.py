@@ -227,7 +227,7 @@ def test_byol_loss_is_the_squared_distance_on_the_sphere():
 
 def byol_model() -> Byol:
     torch.manual_seed(0)
-    return Byol(Branch(build_backbone("small_resnet", 32), 8, 4), 8, 4)
+    return Byol(Branch(build_backbone("small_resnet", 32), 4), 4)
 
 
 def test_target_is_an_exponential_average_by_hand():
@@ -246,7 +246,7 @@ def test_target_is_an_exponential_average_by_hand():
 
 def test_momentum_of_the_target_rises_to_one():
     torch.manual_seed(0)
-    task = byol(build_backbone("small_resnet", 32), 32, momentum=0.5, width=8, dim=4)
+    task = byol(build_backbone("small_resnet", 32), 32, momentum=0.5, dim=4)
     model = task.module
     weight, slow = (b.projection[0].weight for b in (model.online, model.target))
     start = slow.clone()
@@ -262,7 +262,7 @@ def test_momentum_of_the_target_rises_to_one():
 
 def test_byol_target_gets_no_gradient():
     torch.manual_seed(0)
-    task = byol(build_backbone("small_resnet", 32), 32, width=8, dim=4)
+    task = byol(build_backbone("small_resnet", 32), 32, dim=4)
     task.loss(pictures(4, 32), seeded())["loss"].backward()
     assert all(p.grad is None for p in task.module.target.parameters())
     assert all(p.grad is not None for p in task.module.online.projection.parameters())

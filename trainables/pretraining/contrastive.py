@@ -15,6 +15,8 @@ from trainables.backbones import Backbone
 from trainables.pretraining.pretext import METHODS, Found, Pretext, normalised
 from trainables.pretraining.views import View, make_view
 
+HIDDEN = 256  # units of the heads: 2048 and 4096 in the papers, for networks of 24 M parameters
+
 
 @METHODS.register
 def simclr(
@@ -22,7 +24,6 @@ def simclr(
     image_size: int,
     *,
     temperature: float = 0.2,
-    width: int = 256,
     dim: int = 128,
     crop: float = 0.5,
     augment: str = "light",
@@ -31,7 +32,7 @@ def simclr(
     al. 2020, 2002.05709), by the cross-entropy NT-Xent. Crops and colour are lighter than there."""
     if temperature <= 0:
         raise ValueError(f"temperature {temperature:g} is not above 0")
-    branch, view = Branch(backbone, width, dim), make_view(crop, augment)
+    branch, view = Branch(backbone, dim), make_view(crop, augment)
 
     def loss(images: Tensor, generator: Generator) -> Found:
         first, second = (branch(v) for v in _views(backbone, view, images, generator))
@@ -46,7 +47,6 @@ def byol(
     image_size: int,
     *,
     momentum: float = 0.99,
-    width: int = 256,
     dim: int = 128,
     crop: float = 0.5,
     augment: str = "light",
@@ -55,7 +55,7 @@ def byol(
     2020, 2006.07733); the momentum rises to 1 by half a cosine. No negatives."""
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum {momentum:g} is not within 0 to 1")
-    model, view = Byol(Branch(backbone, width, dim), width, dim), make_view(crop, augment)
+    model, view = Byol(Branch(backbone, dim), dim), make_view(crop, augment)
 
     def loss(images: Tensor, generator: Generator) -> Found:
         first, second = _views(backbone, view, images, generator)
@@ -75,10 +75,10 @@ def byol(
 class Branch(nn.Module):
     """The backbone, the mean of its last map, and a projection: (N, 3, S, S) -> (N, D)."""
 
-    def __init__(self, backbone: Backbone, width: int, dim: int) -> None:
+    def __init__(self, backbone: Backbone, dim: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.projection = two_layers(backbone.channels[-1], width, dim)
+        self.projection = two_layers(backbone.channels[-1], dim)
 
     def forward(self, values: Tensor) -> Tensor:
         projected: Tensor = self.projection(self.backbone(values)[-1].mean((2, 3)))
@@ -88,10 +88,10 @@ class Branch(nn.Module):
 class Byol(nn.Module):
     """A branch that learns, with a predictor, and its slow average."""
 
-    def __init__(self, online: Branch, width: int, dim: int) -> None:
+    def __init__(self, online: Branch, dim: int) -> None:
         super().__init__()
         self.online = online
-        self.predictor = two_layers(dim, width, dim)
+        self.predictor = two_layers(dim, dim)
         self.target = copy.deepcopy(online).requires_grad_(False)
 
     @torch.no_grad()
@@ -102,13 +102,13 @@ class Byol(nn.Module):
             old.lerp_(new, 1 - momentum)
 
 
-def two_layers(width_in: int, width: int, width_out: int) -> nn.Sequential:
+def two_layers(width_in: int, width_out: int) -> nn.Sequential:
     """Both papers' head: linear, batch norm, ReLU, linear."""
     return nn.Sequential(
-        nn.Linear(width_in, width, bias=False),
-        nn.BatchNorm1d(width),
+        nn.Linear(width_in, HIDDEN, bias=False),
+        nn.BatchNorm1d(HIDDEN),
         nn.ReLU(),
-        nn.Linear(width, width_out),
+        nn.Linear(HIDDEN, width_out),
     )
 
 
