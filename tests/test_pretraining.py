@@ -379,6 +379,9 @@ def test_the_command_writes_weights_and_leaves_them_alone(told, place):
     assert code == 2
     assert "seed was 0, is 4" in err
     assert path.read_bytes() == before
+    code, err = told(*words, "--force", "--set", "patch=7")
+    assert code == 2
+    assert path.read_bytes() == before  # a mistake costs nothing
     assert told(*words, "--force", "--seed", "4")[0] == 0
     assert path.read_bytes() != before
 
@@ -401,6 +404,13 @@ def test_an_interrupted_command_says_how_to_go_on_and_can(told, place, monkeypat
     assert code == 2
     assert "was interrupted; --resume goes on with it" in err
     assert told(*words, "--resume")[0] == 0
+    monkeypatch.setattr(command, "pretrain", interrupted)
+    assert told(*words, "--force", "--seed", "1")[0] == 130  # beside the weights of before
+    monkeypatch.setattr(command, "pretrain", real)
+    assert told(*words, "--seed", "1", "--resume")[0] == 0
+    record = read_record(place / "it's mine.safetensors")
+    assert record is not None
+    assert record["settings"]["seed"] == 1
 
 
 @pytest.mark.parametrize(

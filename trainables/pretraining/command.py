@@ -9,7 +9,7 @@ import logging
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -45,13 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings, files = _settings(given), Files.at(given.out, given.backbone)
     _check_exclusion(given)
     console = Console(stderr=True)
-    if given.resume and files.weights.exists():
+    if given.resume and files.weights.exists() and not files.state.exists():
         _check_done(files, settings)
     else:
         files.prepare(given.resume, given.force)
         pool = _gather(given, console)
         try:
-            _train(settings, pool, files, console)
+            _train(pretrain(settings, pool, files, given.force), settings, console)
         except KeyboardInterrupt:
             _tell_how_to_go_on(sys.argv[1:] if arguments is None else arguments, files)
             raise
@@ -191,12 +191,13 @@ def _gather(given: Namespace, console: Console) -> Pool:
     return pool
 
 
-def _train(settings: Settings, pool: Pool, files: Files, console: Console) -> None:
+def _train(rows: Iterable[Row], settings: Settings, console: Console) -> None:
+    """Drive the pretraining, with a bar, or, without a terminal, a line now and then."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     step = max(1, settings.epochs // _TOLD)
     with _bar(console) as bar:
         task = bar.add_task(settings.method.name, total=settings.epochs)
-        for row in pretrain(settings, pool, files):
+        for row in rows:
             bar.update(task, completed=row["epoch"], description=_told(row))
             if not console.is_terminal and (row["epoch"] % step == 0 or row["done"]):
                 print(f"epoch {row['epoch']} of {settings.epochs}: {_told(row)}", file=sys.stderr)

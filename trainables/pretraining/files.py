@@ -51,23 +51,19 @@ class Files:
         return self.weights.with_suffix(".png")
 
     def prepare(self, resume: bool, force: bool) -> None:
-        """Make the folder, and raise FileExistsError for what must not be overwritten.
-
-        What is there is gone on from with `resume`, and removed with `force`.
-        """
-        if force:
-            for path in (self.weights, self.state, self.rows, self.picture):
-                path.unlink(missing_ok=True)
+        """Make the folder, and raise FileExistsError for what must not be overwritten."""
+        self.weights.parent.mkdir(parents=True, exist_ok=True)
+        if force or (resume and self.state.exists()):
+            return
         if self.weights.exists():
             raise FileExistsError(
                 f"'{self.weights}' exists; give another --out, or --force to replace it"
             )
-        if self.state.exists() and not resume:
+        if self.state.exists():
             raise FileExistsError(
                 f"'{self.state}' is a pretraining that was interrupted; --resume goes on with it, "
                 "--force begins anew"
             )
-        self.weights.parent.mkdir(parents=True, exist_ok=True)
 
     def log(self, rows: Sequence[Row]) -> None:
         """Write all rows: of a resumed run, those after its state have not happened."""
@@ -77,6 +73,9 @@ class Files:
     def read_state(self) -> bytes | None:
         return self.state.read_bytes() if self.state.exists() else None
 
+    def forget_state(self) -> None:
+        self.state.unlink(missing_ok=True)
+
     def save_state(self, data: bytes) -> None:
         replace_file(self.state, data)
 
@@ -85,4 +84,4 @@ class Files:
         if picture is not None:
             replace_file(self.picture, picture)
         replace_file(self.weights, save(dict(tensors), as_metadata(record)), is_durable=True)
-        self.state.unlink(missing_ok=True)
+        self.forget_state()

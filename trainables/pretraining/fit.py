@@ -43,13 +43,16 @@ SETTLE_IMAGES, PICTURED = 2048, 8
 SAVE_SECONDS = 10.0  # of work, at most, that an interruption loses beside the epoch it falls in
 
 
-def pretrain(settings: Settings, pool: Pool, files: Files) -> Iterator[Row]:
+def pretrain(settings: Settings, pool: Pool, files: Files, is_fresh: bool = False) -> Iterator[Row]:
     """Pretrain a backbone, epoch by epoch; with the last row the file of weights is there.
 
-    Goes on from the state in `files`, if there is one, as if it had never stopped.
+    Goes on from the state in `files`, if there is one, as if it had never stopped, unless it is to
+    begin afresh.
     Raises ValueError for what does not fit together, FloatingPointError for a loss that is none.
     """
     run = Pretraining(settings, pool)
+    if is_fresh:
+        files.forget_state()  # only now that the settings are known to fit together
     resume(run, files)
     saved_at = time.monotonic()
     while run.epoch < settings.epochs:
