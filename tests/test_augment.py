@@ -1,16 +1,15 @@
-"""Augmentation and mixing: what each does to pixels, targets, AUs, boxes and region maps."""
+"""Augmentation: what each does to pixels, AUs, boxes and region maps, and to which images."""
 
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 from torch import Generator
 
-from trainables.augment import MIXERS, Batch
+from trainables.augment import AUGMENTS, Batch
 from trainables.data.tables import region_maps
 from trainables.geometry import affine, flip
-from trainables.mixing import beta, cutmix, mixup
+from trainables.photometric import blurred, degrade, pixelated
 
 COUNTS = np.array([90, 40, 10, 6])
 
@@ -59,13 +58,6 @@ def test_flip_swaps_the_aus_of_left_and_right_and_moves_boxes() -> None:
     assert torch.equal(after.boxes[~flipped], eyes[~flipped])
 
 
-@pytest.mark.parametrize("name", ["mixup", "cutmix"])
-def test_mixing_keeps_the_mirror(name: str) -> None:
-    before = replace(batch(), mirror=torch.tensor([1, 0, 2]))
-    after = MIXERS[name](COUNTS, probability=1.0)(before, Generator().manual_seed(1))
-    assert after.mirror is before.mirror
-
-
 def test_affine_moves_maps_with_pixels() -> None:
     # the picture is its own region map, so both must come out alike
     spot = torch.zeros(5, 1, 16, 16)
@@ -79,47 +71,64 @@ def test_affine_moves_maps_with_pixels() -> None:
     assert (after.regions - spot).abs().mean() > 0.01
 
 
-def test_mixup_mixes_targets_by_the_share_of_the_images() -> None:
-    before = Batch(
-        torch.eye(4)[:, None, None, :].expand(4, 3, 4, 4).contiguous(),
-        torch.eye(4),
-        torch.tensor([[1.0], [0.0], [1.0], [-1.0]]),
+def test_blur_by_hand() -> None:
+    spot = torch.zeros(3, 3, 64, 64)
+    spot[:, :, 32, 32] = 1
+    none, half, whole = blurred(spot, torch.tensor([0.0, 0.5, 1.0]))
+    torch.testing.assert_close(none, spot[0])
+    at = torch.arange(64) - 32.0
+    for image, sigma in ((half, 0.8), (whole, 1.6)):  # 1/40 of 64 pixels, of which reach 2.5
+        bell = (-0.5 * (at / sigma) ** 2).exp() * (at.abs() <= 4)
+        wanted = torch.outer(bell, bell) / bell.sum() ** 2
+        torch.testing.assert_close(image, wanted.expand(3, -1, -1))
+
+
+def test_low_resolution_by_hand() -> None:
+    images = torch.rand(2, 3, 60, 60, generator=Generator().manual_seed(0))
+    same, coarse = pixelated(images, torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(same, images[0])
+    few, at = images.new_zeros(1, 3, 24, 24), torch.arange(60.0)
+    for y in range(24):  # cells of 2.5 pixels, so that a pixel lies in two
+        for x in range(24):
+            rows, columns = (
+                (at + 1).clamp(max=2.5 * k + 2.5) - at.clamp(min=2.5 * k) for k in (y, x)
+            )
+            weights = torch.outer(rows.clamp_min(0), columns.clamp_min(0))
+            few[0, :, y, x] = (images[1] * weights).sum((1, 2)) / 2.5**2
+    wanted = torch.nn.functional.interpolate(few, (60, 60), mode="bilinear")
+    torch.testing.assert_close(coarse, wanted[0])
+
+
+def test_a_worse_camera_comes_with_its_chance_and_is_off_unless_asked_for() -> None:
+    before = batch(n=400)
+    for chances in ((0.3, 0.0), (0.0, 0.3)):
+        after = degrade(*chances)(before, Generator().manual_seed(0)).images
+        changed = (after != before.images).flatten(1).any(1)
+        assert 90 < changed.sum() < 150
+    plain, off, on = (
+        AUGMENTS["medium"](COUNTS, (), **args)(before, Generator().manual_seed(0)).images
+        for args in ({}, {"blur": 0.0, "low_resolution": 0.0}, {"blur": 1.0})
     )
-    after = mixup(COUNTS, alpha=1.0, probability=1.0)(before, Generator().manual_seed(5))
-    # image i is column i white, so the mean of column j is the share of image j: the target itself
-    torch.testing.assert_close(after.images[:, 0, 0, :], after.targets)
-    for target, au in zip(after.targets, after.aus, strict=True):
-        if target[3] > 0:  # the image whose AU is unknown takes part
-            assert au == -1
-        else:
-            torch.testing.assert_close(au[0], target @ torch.tensor([1.0, 0.0, 1.0, 0.0]))
+    assert torch.equal(plain, off)
+    assert not torch.equal(plain, on)
 
 
-def test_cutmix_targets_are_the_pixels_shares_and_aus_follow_the_regions() -> None:
-    n = 8
-    images = (torch.arange(n) / n)[:, None, None, None].expand(n, 3, 32, 32).contiguous()
-    maps = torch.zeros(n, 2, 16, 16)
-    maps[:, 0, 0:4, 0:4], maps[:, 1, 12:16, 12:16] = 1, 1
-    aus = torch.arange(n)[:, None].expand(n, 2) / n
-    after = cutmix(COUNTS, alpha=1.0, probability=1.0)(
-        Batch(images, torch.eye(n), aus, maps), Generator().manual_seed(2)
+def test_minority_only_is_strong_for_rare_classes_alone(caplog) -> None:
+    before = batch(n=80)  # classes of 90, 40, 10 and 6 images: the last two are below the median
+    after = AUGMENTS["minority_only"](COUNTS, ())(before, Generator().manual_seed(0))
+    light = AUGMENTS["light"](COUNTS, ())(before, Generator().manual_seed(0))
+    assert "the distortion itself tells the class" in caplog.text
+    is_rare = before.targets.argmax(1) >= 2
+    assert torch.equal(after.images[~is_rare], light.images[~is_rare])
+    assert (after.images[is_rare] != light.images[is_rare]).flatten(1).any(1).all()
+    erased = (after.images == 0.5).all(1).flatten(1).sum(1) > 50
+    assert erased[is_rare].any()
+
+
+def test_classes_as_frequent_as_the_median_are_not_rare() -> None:
+    before = batch(n=40)
+    one, two = (
+        AUGMENTS[name](np.array([5, 5, 5, 5]), ())(before, Generator().manual_seed(0)).images
+        for name in ("minority_only", "light")
     )
-    for i in range(n):
-        shares = torch.stack([(after.images[i, 0] == j / n).float().mean() for j in range(n)])
-        torch.testing.assert_close(after.targets[i], shares)
-        for au, patch in ((0, after.images[i, 0, :8, :8]), (1, after.images[i, 0, 24:, 24:])):
-            owner = patch.flatten().mode().values
-            assert after.aus[i, au] == owner
-
-
-def test_mixing_off_returns_the_batch_itself() -> None:
-    before = batch()
-    assert mixup(COUNTS, probability=0.0)(before, Generator()) is before
-    assert cutmix(COUNTS, probability=0.0)(before, Generator()) is before
-
-
-def test_mixup_share_is_beta_distributed() -> None:
-    g = Generator().manual_seed(0)
-    draws = np.array([beta(0.2, g) for _ in range(2000)])
-    assert draws.mean() == pytest.approx(0.5, abs=0.03)
-    assert draws.var() == pytest.approx(1 / (4 * (2 * 0.2 + 1)), abs=0.02)
+    assert torch.equal(one, two)

@@ -38,6 +38,7 @@ def bundle(faces):
         ({"dropout": 1.5}, "'dropout' cannot be 1.5: it must be 0 or more, and 0.99 at most"),
         ({"batch_size": 0}, "'batch_size' cannot be 0: it must be 1 or more"),
         ({"seed": -1}, "'seed' cannot be -1"),
+        ({"mix_off": 1.5}, "'mix_off' cannot be 1.5: it must be 0 or more, and 1 at most"),
     ],
 )
 def test_settings_no_trial_can_be_built_from_are_refused(settings, message):
@@ -78,6 +79,12 @@ def test_a_condition_on_a_plug_in_that_does_not_exist_is_refused():
             "attention 'au_cross' with width 63 .* must be a multiple",
         ),
         ({"backbone": "efficientformer_l1"}, "backbone 'efficientformer_l1' at 48 px"),
+        (
+            {"augment": "au_safe", "augment.protect": "mine"},
+            "augment 'au_safe' with protect 'mine' at 48 px cannot be used: protect 'mine' of au_s",
+        ),
+        ({"mix": "remix", "mix.kappa": 0.5}, "mix 'remix' with kappa 0.5 .* kappa 0.5 is below 1"),
+        ({"mix": "cutmix", "mix.alpha": 0.0}, "mix 'cutmix' with alpha 0.0 .* must be above 0"),
     ],
 )
 def test_a_part_that_cannot_be_built_is_refused_with_its_arguments(settings, message, bundle):

@@ -194,6 +194,7 @@ def test_a_space_without_such_parts_gets_no_notes(plain_bundle):
             "asks for attention au_cross or au_spatial, but",
         ),
         ({"head": "additive"}, "asks for head additive, but the classes are not compounds"),
+        ({"augment": "au_safe"}, "asks for augment au_safe, but the data has no AU labels"),
         ({"soft_labels": 0.5}, "asks for soft_labels, but the data has no crowd votes"),
         ({"soft_labels": Choice((0.5, 1.0), 0.5)}, "or a space with soft_labels 0"),
     ],
@@ -201,6 +202,21 @@ def test_a_space_without_such_parts_gets_no_notes(plain_bundle):
 def test_a_space_that_insists_on_what_the_data_lacks_is_refused(settings, message, plain_bundle):
     with pytest.raises(ValueError, match=message):
         plan.fit_to_data(space_of(**settings), plain_bundle)
+
+
+def test_data_without_action_units_drops_augmentation_that_spares_them(bundle, plain_bundle):
+    space = space_of(augment=Choice(("light", "au_safe", "erase_crop"), "au_safe"))
+    fitted, notes = plan.fit_to_data(space, plain_bundle)
+    assert fitted.settings["augment"] == Choice(("light", "erase_crop"), "light")
+    assert notes == ["the data has no AU labels: augmentation that spares active AUs is off"]
+    assert plan.fit_to_data(space, bundle) == (space, [])
+
+
+@pytest.mark.parametrize("augment", ["minority_only", Choice(("light", "minority_only"), "light")])
+def test_a_part_that_gives_the_label_away_is_announced(augment, bundle):
+    _, notes = plan.fit_to_data(space_of(augment=augment), bundle)
+    assert len(notes) == 1
+    assert notes[0].startswith("augment 'minority_only' is a shortcut risk: only pictures of rare")
 
 
 # --- what a dry run prints -----------------------------------------------------------------------

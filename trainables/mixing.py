@@ -29,7 +29,8 @@ from trainables.geometry import squares
 
 
 def mixing(part: Part, class_counts: Counts, off: float = 0.0) -> Callable[[float], Transform]:
-    """Progress -> the mixing in force: the part, and none in the last share `off` of training."""
+    """Progress -> the mixing in force: the part, and none in the last share `off` of training, in
+    whole epochs (those that begin within it)."""
     mixer, still = MIXERS[part.name](class_counts, **part.args), none_(class_counts)
     return lambda progress: still if progress >= 1 - off - 1e-9 else mixer
 
@@ -56,6 +57,7 @@ def mixup(class_counts: Counts, *, alpha: float = 0.2, probability: float = 0.5)
 
     AU targets blend where both images know the AU and are unknown elsewhere.
     """
+    _check(alpha)
 
     def apply(batch: Batch, generator: Generator) -> Batch:
         if not happens(probability, generator):
@@ -81,6 +83,9 @@ def remix(
     The class of a soft target is its largest. AU targets follow the pixels, as under MixUp. It
     moves weight to rare classes: with a rebalancing loss both act (the paper does so, with DRW).
     """
+    _check(alpha)
+    if kappa < 1:
+        raise ValueError(f"kappa {kappa} is below 1: no class is rarer than itself")
     counts = torch.as_tensor(np.maximum(class_counts, 1), dtype=torch.float64)
 
     def apply(batch: Batch, generator: Generator) -> Batch:
@@ -107,6 +112,7 @@ def mixaugment(class_counts: Counts, *, alpha: float = 0.2, probability: float =
     The batch is dealt into pairs and grows by half, by the blend of each pair, in random order; its
     mean loss is a third of the paper's sum. A step costs 1.5 times as much. Control: `repeated`.
     """
+    _check(alpha)
     return _with_pairs(probability, alpha)
 
 
@@ -138,6 +144,7 @@ def cutmix(class_counts: Counts, *, alpha: float = 1.0, probability: float = 0.5
 
     An AU's target is that of the image which owns most of the AU's region.
     """
+    _check(alpha)
 
     def apply(batch: Batch, generator: Generator) -> Batch:
         if not happens(probability, generator):
@@ -171,6 +178,11 @@ def _owner_aus(batch: Batch, order: Tensor, moved: Tensor) -> Tensor:
     brought = (batch.regions[order] * moved).sum((2, 3))
     left = (batch.regions * ~moved).sum((2, 3))
     return torch.where(brought > left, batch.aus[order], batch.aus)
+
+
+def _check(alpha: float) -> None:
+    if alpha <= 0:
+        raise ValueError(f"alpha {alpha} of the Beta distribution must be above 0")
 
 
 def beta(alpha: float, generator: Generator) -> float:

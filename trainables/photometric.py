@@ -14,6 +14,8 @@ from trainables.batch import Batch, Transform, uniform
 from trainables.geometry import squares
 
 ERASED = 0.5  # the grey of an erased square
+BLUR = 0.025  # of the side, the most standard deviation of a blur: 1.6 of 64 pixels
+COARSE = 0.4  # of the side, the fewest pixels: 90 of 224, as small as faces in the wild come
 
 
 def photometric(light: float, contrast: float, grey: float = 0.0) -> Transform:
@@ -49,26 +51,24 @@ def erase(probability: float, area: float) -> Transform:
 
 
 def degrade(blur: float, low_resolution: float) -> Transform:
-    """A worse camera: blur, and fewer pixels, each with its chance and up to its most."""
+    """A worse camera: blur, and fewer pixels, each with its chance and as strong as drawn."""
 
     def apply(batch: Batch, generator: Generator) -> Batch:
         images = batch.images
         for chance, worsen in ((blur, blurred), (low_resolution, pixelated)):
             if chance:
                 strength = uniform(0, 1, images, generator)
-                chosen = (uniform(0, 1, images, generator) < chance)[:, None, None, None]
-                images = torch.where(chosen, worsen(images, strength), images)
+                rows = (uniform(0, 1, images, generator) < chance).nonzero()[:, 0]
+                images = images.index_copy(0, rows, worsen(images[rows], strength[rows]))
         return replace(batch, images=images)
 
     return apply
 
 
-BLUR = 0.025  # of the side, the most standard deviation of a blur: 1.6 of 64 pixels
-COARSE = 0.4  # of the side, the fewest pixels: 90 of 224, as small as faces in the wild come
-
-
 def blurred(images: Tensor, strength: Tensor) -> Tensor:
     """Gaussian blur of up to BLUR at strength 1, nearly none at 0; one (N,) strength an image."""
+    if not len(images):
+        return images
     size = images.shape[-1]
     reach = max(1, round(2.5 * BLUR * size))
     at = torch.arange(-reach, reach + 1, device=images.device)
