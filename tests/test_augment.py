@@ -1,14 +1,18 @@
 """Augmentation: what each does to pixels, AUs, boxes and region maps, and to which images."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
+from PIL import Image
 from torch import Generator
 
 from trainables.augment import AUGMENTS, Batch
 from trainables.data.tables import region_maps
 from trainables.geometry import affine, flip
+from trainables.jpeg import compressed
 from trainables.photometric import blurred, degrade, pixelated
 
 COUNTS = np.array([90, 40, 10, 6])
@@ -99,15 +103,30 @@ def test_low_resolution_by_hand() -> None:
     torch.testing.assert_close(coarse, wanted[0])
 
 
+@pytest.mark.parametrize("quality", [10, 37, 50, 75, 95])
+@pytest.mark.parametrize("size", [64, 50])
+def test_compression_is_that_of_libjpeg(quality, size) -> None:
+    smooth = torch.rand(1, 3, 9, 9, generator=Generator().manual_seed(0))
+    image = torch.nn.functional.interpolate(smooth, (size, size), mode="bilinear")
+    file = io.BytesIO()
+    pixels = (image[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=0)
+    wanted = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)
+    found = compressed(image, torch.tensor([quality]))[0] * 255
+    difference = (found - wanted).abs()
+    assert difference.mean() < 0.5
+    assert difference.mean() < 0.2 * (found - image[0] * 255).abs().mean() + 0.1
+
+
 def test_a_worse_camera_comes_with_its_chance_and_is_off_unless_asked_for() -> None:
     before = batch(n=400)
-    for chances in ((0.3, 0.0), (0.0, 0.3)):
+    for chances in ((0.3, 0, 0), (0, 0.3, 0), (0, 0, 0.3)):
         after = degrade(*chances)(before, Generator().manual_seed(0)).images
         changed = (after != before.images).flatten(1).any(1)
         assert 90 < changed.sum() < 150
     plain, off, on = (
         AUGMENTS["medium"](COUNTS, (), **args)(before, Generator().manual_seed(0)).images
-        for args in ({}, {"blur": 0.0, "low_resolution": 0.0}, {"blur": 1.0})
+        for args in ({}, {"blur": 0.0, "low_resolution": 0.0, "jpeg": 0.0}, {"jpeg": 1.0})
     )
     assert torch.equal(plain, off)
     assert not torch.equal(plain, on)

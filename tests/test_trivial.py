@@ -22,9 +22,9 @@ def batch(n: int, size: int = 32) -> Batch:
 
 
 def test_operations_are_equally_likely_and_so_are_strengths() -> None:
-    drawn, strength = draws(torch.zeros(12000, 1), Generator().manual_seed(0))
+    drawn, strength = draws(torch.zeros(13000, 1), Generator().manual_seed(0))
     counts = torch.bincount(drawn, minlength=len(OPERATIONS))
-    assert len(counts) == 12
+    assert len(counts) == 13
     assert ((counts - 1000).abs() < 5 * math.sqrt(1000)).all()
     assert strength.min() < -0.999
     assert strength.max() > 0.999

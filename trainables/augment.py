@@ -39,13 +39,17 @@ def medium(
     *,
     blur: float = 0.0,
     low_resolution: float = 0.0,
+    jpeg: float = 0.0,
 ) -> Transform:
-    """Flip, affine, brightness, contrast, grey and erasing; a chance of blur and low resolution."""
+    """Flip, affine, brightness, contrast, grey and erasing.
+
+    With a chance each, off by default: blur, low resolution, compression.
+    """
     return chain(
         flip,
         affine(degrees=15, scale=0.12, shift=0.06),
         photometric(light=0.35, contrast=0.35, grey=0.15),
-        degrade(blur, low_resolution),
+        degrade(blur, low_resolution, jpeg),
         erase(probability=0.25, area=0.1),
     )
 

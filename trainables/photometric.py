@@ -12,9 +12,11 @@ from torch.nn import functional
 
 from trainables.batch import Batch, Transform, uniform
 from trainables.geometry import squares
+from trainables.jpeg import compressed
 
 ERASED = 0.5  # the grey of an erased square
 BLUR = 0.025  # of the side, the most standard deviation of a blur: 1.6 of 64 pixels
+POOREST = 30  # quality of JPEG
 COARSE = 0.4  # of the side, the fewest pixels: 90 of 224, as small as faces in the wild come
 
 
@@ -50,25 +52,33 @@ def erase(probability: float, area: float) -> Transform:
     return apply
 
 
-def degrade(blur: float, low_resolution: float) -> Transform:
-    """A worse camera: blur, and fewer pixels, each with its chance and as strong as drawn."""
+def degrade(blur: float, low_resolution: float, jpeg: float) -> Transform:
+    """A worse camera: blur, fewer pixels, compression, each with its chance, as strong as drawn."""
 
     def apply(batch: Batch, generator: Generator) -> Batch:
         images = batch.images
-        for chance, worsen in ((blur, blurred), (low_resolution, pixelated)):
+        for chance, worsen in (
+            (blur, blurred),
+            (low_resolution, pixelated),
+            (jpeg, squeezed),
+        ):
             if chance:
                 strength = uniform(0, 1, images, generator)
                 rows = (uniform(0, 1, images, generator) < chance).nonzero()[:, 0]
-                images = images.index_copy(0, rows, worsen(images[rows], strength[rows]))
+                if len(rows):
+                    images = images.index_copy(0, rows, worsen(images[rows], strength[rows]))
         return replace(batch, images=images)
 
     return apply
 
 
+def squeezed(images: Tensor, strength: Tensor) -> Tensor:
+    """As if saved as JPEG, of quality 95 at strength 0 down to POOREST at 1."""
+    return compressed(images, (95 + (POOREST - 95) * strength).round())
+
+
 def blurred(images: Tensor, strength: Tensor) -> Tensor:
     """Gaussian blur of up to BLUR at strength 1, nearly none at 0; one (N,) strength an image."""
-    if not len(images):
-        return images
     size = images.shape[-1]
     reach = max(1, round(2.5 * BLUR * size))
     at = torch.arange(-reach, reach + 1, device=images.device)

@@ -5,8 +5,8 @@ Each image gets one operation, all equally likely, at a strength drawn uniformly
 to tune. From the paper's list are left out what destroys the evidence on a face: solarise,
 posterise and equalise (skin, shadows and wrinkles become other ones), shear (it changes the shape
 of brows and mouth); hue and vertical flip are not in the list and not in ours. Added are zoom, as
-detectors frame faces differently, and blur and low resolution, as cameras do. Strengths are drawn
-from a range, not from its 31 steps.
+detectors frame faces differently, and blur, low resolution and JPEG, as pictures in the wild have
+them. Strengths are drawn from a range, not from its 31 steps.
 """
 
 import math
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from trainables.batch import AUGMENTS, Batch, Counts, Transform, take, uniform
 from trainables.geometry import flip, move, theta
-from trainables.photometric import blurred, pixelated
+from trainables.photometric import blurred, pixelated, squeezed
 
 Operation = Callable[[Tensor, Tensor], Tensor]  # images (n, 3, S, S), strengths (n,) in [-1, 1]
 
@@ -61,16 +61,20 @@ def low_resolution(images: Tensor, strength: Tensor) -> Tensor:
     return pixelated(images, strength.abs())
 
 
+def jpeg(images: Tensor, strength: Tensor) -> Tensor:
+    return squeezed(images, strength.abs())
+
+
 PIXELS: Mapping[str, Operation] = {
     f.__name__: f
-    for f in (brightness, contrast, colour, sharpness, auto_contrast, blur, low_resolution)
+    for f in (brightness, contrast, colour, sharpness, auto_contrast, blur, low_resolution, jpeg)
 }
 OPERATIONS = ("identity", *MOVES, *PIXELS)
 
 
 @AUGMENTS.register
 def trivial(class_counts: Counts, au_names: Sequence[str]) -> Transform:
-    """Flip, then one of twelve operations an image, as strong as it is drawn."""
+    """Flip, then one of thirteen operations an image, as strong as it is drawn."""
 
     def apply(batch: Batch, generator: Generator) -> Batch:
         batch = flip(batch, generator)
