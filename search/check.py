@@ -3,7 +3,7 @@
 K classes, A action units. Torch and timm are imported only when something is built.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf, isfinite
 from typing import Any
 
@@ -142,8 +142,13 @@ def check_on_data(space: Space, bundle: DataBundle) -> None:
 
     Raises ValueError saying which part it is and why it cannot be built.
     """
+    check_parts(corners(space), bundle)
+
+
+def check_parts(flats: Iterable[Mapping[str, Value]], bundle: DataBundle) -> None:
+    """Build each part of the configurations for this data, every part once. Raises ValueError."""
     builds, seen = _builders(bundle), set[tuple[str, str]]()
-    for flat in corners(space):
+    for flat in flats:
         config = TrialConfig.from_flat(flat)
         for kind, build in {**_of_images(config, bundle), **builds}.items():
             part: Part = getattr(config, kind)

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from search import given
 from search.folder import ONE_FOR_A_RUN, is_empty, read_meta, unwritable
 from search.plan import Anchors, Sizes
 from search.pruners import ETA, PRUNERS, Pruner
@@ -96,7 +97,9 @@ def changes(job: Job, meta: dict[str, Any]) -> list[str]:
             f"data was {then.get('source')} at {then.get('image_size')} px, is {args.data} at "
             f"{job.bundle.image_size} px (or its content has changed)"
         )
-    if job.space.digest() != meta["space"]["digest"]:
+    if told := given.change(args, job.anchors, meta):
+        found = {"configs": told}  # not from what was settled for the other kind
+    elif job.space.digest() != meta["space"]["digest"]:
         for name, phrase in _space_changes(job.space, meta["space"]).items():
             found.setdefault(name, phrase)
     if not found and rungs(job) != meta["rungs"]:
@@ -132,6 +135,7 @@ def _meta(job: Job) -> dict[str, Any]:
         "trials": sizes.trials,
         "rungs": rungs(job),
         **{name: getattr(job.args, name) for name in ONE_FOR_A_RUN},
+        **given.as_record(job.args, job.anchors),
         "command": command(job),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "finished": None,

@@ -16,6 +16,12 @@ def parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--space", help="smoke, sprint1, sprint2, or a .py file with SPACE")
+    p.add_argument(
+        "--configs",
+        type=Path,
+        metavar="FILE",
+        help="instead of a space: a JSON list of {role, config}, each trained whole under --seeds",
+    )
     _add_what(p.add_argument_group("what is trained on"))
     _add_size(p.add_argument_group("how large (a space that sets one of these is overruled)"))
     _add_how(p.add_argument_group("how it searches"))
@@ -108,6 +114,12 @@ def _add_how(group: argparse._ArgumentGroup) -> None:
         "default), macro_f1_all, accuracy or uar",
     )
     group.add_argument("--seed", type=whole(0, 2**32 - 1), metavar="N", help="default: 0")
+    group.add_argument(
+        "--seeds",
+        type=whole(1, 1000),
+        metavar="N",
+        help="of each of --configs, counted from --seed (default: 1)",
+    )
 
 
 def _add_where(group: argparse._ArgumentGroup) -> None:

@@ -146,8 +146,7 @@ def prepare(
     console: "Console",
 ) -> tuple[Job, list[str]]:
     """The job, its data decoded, its space fitted and tried; what the user should know of it."""
-    from search import check, plan
-    from trainables.data import aus, cache
+    from search import plan
 
     there = cluster() if args.address else None
     if there:
@@ -156,21 +155,63 @@ def prepare(
     sizes = plan.choose_sizes(
         args.tier, args.data, gpus, args.image_size, args.epochs, _trials(args, root)
     )
-    check.check_conditions(space)
-    sized, notes = plan.fit_to_tier(space, sizes, args)
-    check.check_space(sized)
+    make = _of_configs if args.configs else _of_space
+    job, notes = make(args, words, space, root, sizes, lambda: _data(args, sizes, console))
+    if args.resume:
+        check_same(job, read_meta(RunStore(root)))
+    return job, notes
+
+
+def _data(
+    args: argparse.Namespace, sizes: "Sizes", console: "Console"
+) -> "tuple[Path, DataBundle]":
+    """The data decoded at their size, and what they hold."""
+    from trainables.data import aus, cache
+
     with _progress(console) as show:
         policy = aus.Policy(args.aus, args.au_null, args.au_sides)
         data = cache.prepare(args.data, sizes.image_size, show, policy=policy)
-    bundle = cache.load(data)
+    return data, cache.load(data)
+
+
+def _of_space(
+    args: argparse.Namespace,
+    words: Sequence[str],
+    space: "Space",
+    root: Path,
+    sizes: "Sizes",
+    read: "Callable[[], tuple[Path, DataBundle]]",
+) -> tuple[Job, list[str]]:
+    """A search of a space; `read` gives the data, once all that needs none has been checked."""
+    from search import check, plan
+
+    check.check_conditions(space)
+    sized, notes = plan.fit_to_tier(space, sizes, args)
+    check.check_space(sized)
+    data, bundle = read()
     fitted, anchors, more = _fit(sized, sizes, bundle)
     earlier, told = _earlier(args, root, fitted, sizes, bundle)
     anchors = [*anchors, *((role, dict(flat)) for role, flat in first_trials(earlier))]
     job = Job(args, words, root, fitted, sizes, data, bundle, anchors, earlier)
-    more += told
-    if args.resume:
-        check_same(job, read_meta(RunStore(root)))
-    return job, notes + more
+    return job, notes + more + told
+
+
+def _of_configs(
+    args: argparse.Namespace,
+    words: Sequence[str],
+    space: "Space",
+    root: Path,
+    sizes: "Sizes",
+    read: "Callable[[], tuple[Path, DataBundle]]",
+) -> tuple[Job, list[str]]:
+    """A run of given configurations, the same way."""
+    from search import given
+
+    trials = given.trials(args, sizes)
+    data, bundle = read()
+    given.check(trials[: len(args.given)], bundle)
+    sized = given.at_size(space, args, sizes)
+    return Job(args, words, root, sized, sizes, data, bundle, trials), []
 
 
 def _earlier(

@@ -2,7 +2,7 @@
 
 import argparse
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -13,7 +13,7 @@ from search import speed
 from search.forecast import Estimate, Forecast, Position, forecast
 from search.monitor import span
 from search.speed import Speed
-from spaces.space import Space
+from spaces.space import Space, Value
 from trainables.store import RunStore
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ def look_ahead(
     """
     from search.job import make_pruner
 
-    speeds = _measured(job.space, job.data, threads_of(job.args), seconds)
+    args = job.args
+    what = [f for _, f in job.anchors[: len(args.given)]] if args.configs else job.space
+    speeds = _measured(what, job.data, threads_of(job.args), seconds)
     if not speeds:
         return None
     trials, start = job.sizes.trials, 0.0 if job.args.inline else speed.START_SECONDS
@@ -80,10 +82,12 @@ def look_ahead(
     )
 
 
-def _measured(space: Space, data: Path, threads: int | None, seconds: float) -> list[Speed]:
+def _measured(
+    what: Space | Sequence[Mapping[str, Value]], data: Path, threads: int | None, seconds: float
+) -> list[Speed]:
     import torch
 
-    given = (space, data, threads, seconds, seconds > 0)
+    given = (what, data, threads, seconds, seconds > 0)
     if not torch.cuda.is_available():
         return speed.sample(*given)
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # gives the GPU back whole

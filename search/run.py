@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from search.cluster import Cluster, Resources
     from search.core import Observer, Search
     from search.monitor import Place
+    from spaces.space import Space
     from trainables.store import RunStore
 
 
@@ -34,19 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: see README.md
     from rich.console import Console
 
-    from search.plan import settle
+    from search import given, plan
     from search.trackers import check_log
-    from spaces.catalog import NAMES, find
 
-    if args.space is None:
-        known = ", ".join(NAMES)
-        raise ValueError(f"--space is missing; known: {known}, or the path of a .py file")
-    console, space = Console(), find(args.space)
-    args, notes = settle(args, space)
+    given.check_flags(args)
+    args.given = given.read(args.configs) if args.configs else []
+    console = Console()
+    space = given.space_of(args.configs, args.given) if args.configs else _space(args)
+    args, notes = plan.settle(args, space)
     check_flags(args)
     check_log(args.log or ())
     root = run_folder(args, space.name)
-    args = strategy.settle(args, root)
+    args = strategy.settle(given.settle(args) if args.configs else args, root)
     has_ended = args.resume and is_over(root, args.trials)
     with _cluster(args, not (args.inline or args.dry_run or has_ended)) as cluster:
         job, more = prepare(args, words, space, root, cluster, console)
@@ -60,6 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if last_words:
             print(last_words, file=sys.stderr)
     return code
+
+
+def _space(args: argparse.Namespace) -> "Space":
+    from spaces.catalog import NAMES, find
+
+    if args.space is None:
+        known = ", ".join(NAMES)
+        raise ValueError(f"--space is missing; known: {known}, or the path of a .py file")
+    return find(args.space)
 
 
 @contextmanager
@@ -107,11 +116,14 @@ def _run(
 def _make_search(job: Job, store: "RunStore") -> "Search":
     from search.check import check_settings
     from search.core import Search
+    from search.given import GivenProposer
     from search.proposer import SpaceProposer
     from search.samplers import SAMPLERS
     from search.transfer import teach
 
     sizes, args = job.sizes, job.args
+    if args.configs:
+        return Search(store, GivenProposer(job.anchors), make_pruner(job), sizes.trials)
     columns = strategy.columns(args.objectives)
     model = SAMPLERS[args.sampler](job.space, sizes.trials, columns)
     teach(model, job.earlier)
@@ -249,7 +261,7 @@ def _leaderboard(store: "RunStore", console: "Console") -> int:
 
 def _dry_run(job: Job, console: "Console") -> int:
     """Print what would be done and how long it would take."""
-    from search import plan
+    from search import given, plan
     from search.cluster import count_workers
     from search.prospect import MEASURE_SECONDS, look_ahead, sentences
 
@@ -264,7 +276,10 @@ def _dry_run(job: Job, console: "Console") -> int:
         resources = choose_resources(args, cpus, gpus)
         workers = 1 if args.inline else count_workers(resources, cpus, gpus)
     gpus_per_trial = min(1, gpus) if args.inline or not resources else resources.gpus_per_trial
-    plan.describe_plan(console, job.space, sizes, rungs(job))
+    if args.configs:
+        given.describe(console, job.anchors, args, sizes)
+    else:
+        plan.describe_plan(console, job.space, sizes, rungs(job))
     prospect = look_ahead(job, workers, gpus_per_trial, MEASURE_SECONDS)
     for label, text in sentences(prospect) if prospect else ():
         say(console, label, text)

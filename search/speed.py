@@ -6,7 +6,7 @@ import os
 import platform
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -42,11 +42,15 @@ class Speed:
 
 
 def sample(
-    space: Space, data: Path, threads: int | None, seconds: float, is_new: bool = True
+    what: Space | Sequence[Mapping[str, Value]],
+    data: Path,
+    threads: int | None,
+    seconds: float,
+    is_new: bool = True,
 ) -> list[Speed]:
-    """Speeds of the default and of random configurations with other backbones.
+    """Speeds of the default and of random configurations with other backbones, or of those given.
 
-    The default is measured in any case. Those of the others that are known from earlier are scaled
+    The first is measured in any case. Those of the others that are known from earlier are scaled
     as it has changed since; new ones are measured while there are seconds left, if `is_new`.
     """
     from trainables.data import cache
@@ -54,7 +58,7 @@ def sample(
     file, bundle = data.parent / FILE, cache.load(data)
     known, found = _remembered(file), list[Speed]()
     ends, dearest = time.monotonic() + seconds, 0.0
-    for flat in configurations(space):
+    for flat in configurations(what) if isinstance(what, Space) else what[:MOST]:
         key, began = _key(flat, bundle, threads), time.monotonic()
         if not found or (key not in known and is_new and began + dearest < ends):
             with suppress(*PROBLEMS):  # a corner of the space that does not train here

@@ -27,7 +27,11 @@ def settle(args: argparse.Namespace, root: Path) -> argparse.Namespace:
     """
     args = argparse.Namespace(**vars(args))
     args.objectives = _objectives(args)
+    if args.configs is not None:
+        return args  # nothing is chosen: search/given.py
     then = read_meta(RunStore(root)) if args.resume else {}
+    if "configs" in then:
+        raise ValueError(f"'{root}' is a run of given configurations: --resume it with --configs")
     if args.sampler in (None, AUTO):
         args.sampler = then.get("sampler") or ("nsga2" if len(args.objectives) > 1 else "mfgp")
     if args.pruner in (None, AUTO):

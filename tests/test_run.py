@@ -23,6 +23,7 @@ def test_the_flag_list_is_exactly_this():
         "--gpus-per-trial", "--cpus-per-trial", "--no-dashboard", "--name", "--runs", "--resume",
         "--dry-run", "--pruner", "--objectives", "--warm-start", "--hours", "--gpu-hours",
         "--cpu-ranks", "--placement", "--max-concurrent", "--log", "--au-null", "--au-sides",
+        "--configs", "--seeds",
     }  # fmt: skip
 
 
