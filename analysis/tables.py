@@ -65,22 +65,22 @@ def markdown(board: Board, table: pd.DataFrame, top: int = TOP) -> str:
     """The best trials and the baseline as a Markdown table, with what varied between them."""
     names = varying(board.records)
     header = [*SHOWN.values(), *names]
-    lines = [f"| {' | '.join(map(_escape, header))} |", "|" + " --- |" * len(header)]
+    lines = [f"| {' | '.join(map(escape, header))} |", "|" + " --- |" * len(header)]
     for _, row in head(table, top).iterrows():
         cells = [cell(row, column) for column in SHOWN]
         cells += [setting(row[f"setting {name}"]) for name in names]
-        lines.append(f"| {' | '.join(map(_escape, cells))} |")
+        lines.append(f"| {' | '.join(map(escape, cells))} |")
     return "\n".join(lines) + "\n"
 
 
 def write_tables(board: Board, table: pd.DataFrame, folder: Path, title: str, top: int) -> None:
     """Write leaderboard.md (the best) and leaderboard.csv (all)."""
-    text = f"# {_escape(title)}\n\n{markdown(board, table, top)}\n{UNCORRECTED}\n"
+    text = f"# {escape(title)}\n\n{markdown(board, table, top)}\n{UNCORRECTED}\n"
     replace_file(folder / "leaderboard.md", text.encode())
     replace_file(folder / "leaderboard.csv", table.to_csv(index=False).encode())
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     flat = " ".join(text.split())
     for mark, safe in (("\\", "\\\\"), ("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
         flat = flat.replace(mark, safe)

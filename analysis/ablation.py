@@ -1,0 +1,282 @@
+"""What an ablation trains: the baseline, each run's best, the winner without each technique.
+
+A technique is a part with its arguments and all that depends on it, as far as winner and baseline
+differ there; switched off it is what the baseline has. Pure: boards in, a plan out.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from analysis import leaderboard as lb
+from analysis.leaderboard import Board
+from trainables.config import (
+    Flat,
+    Part,
+    TrialConfig,
+    check_au_settings,
+    check_rebalancing,
+)
+from trainables.store import Record, write_json
+
+Kind = Literal["baseline", "rung", "without"]
+PARTS = tuple(f.name for f in fields(TrialConfig) if isinstance(f.default, Part))
+OPTIMISER = "optimiser settings"  # no technique: tuned in every run, switched off together
+OPTIMISERS = (
+    *("lr", "head_lr_multiplier", "weight_decay", "batch_size", "warmup_epochs", "ema", "clip"),
+)
+ONE_FOR_ALL = ("image_size", "epochs", "metric", "weights", "fold")  # of all that is compared
+AU_TASK = "au_loss"  # without it there is no AU supervision at all
+TIED = {"au_weight": AU_TASK, "region_weight": "attention"}  # setting -> the part that it needs
+CHECKS = (check_rebalancing, check_au_settings)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A configuration that is trained under every seed, and why."""
+
+    role: str  # its name in the table
+    kind: Kind
+    config: Flat  # whole, without seed
+    source: str  # the run and trial that it is from
+    change: str = ""  # of "without": what was switched off, from what to what
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run of the ladder was given."""
+
+    run: str
+    space: str
+    trials: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is decided before an ablation is trained."""
+
+    arms: tuple[Arm, ...]
+    winner: str  # the role of the arm that the others leave something out of
+    seeds: tuple[int, ...]
+    fingerprint: str
+    budgets: tuple[Budget, ...]
+    notes: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)  # of one trial of a role, measured
+
+
+def group_of(setting: str) -> str:
+    """The technique that a setting is part of."""
+    base = setting.partition(".")[0]
+    if base in PARTS:
+        return base
+    if base in OPTIMISERS:
+        return OPTIMISER
+    owners = [part for part in PARTS if base.startswith(f"{part}_")]  # attention_stage, mix_off
+    return TIED.get(base) or max(owners, key=len, default=base)
+
+
+def goes_with(technique: str, setting: str) -> bool:
+    """Whether the setting is switched off with the technique: as its own, or as it needs it."""
+    is_of_aus = setting.startswith("au_") or setting == "region_weight"
+    return group_of(setting) == technique or (technique == AU_TASK and is_of_aus)
+
+
+def techniques(winner: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
+    """Where the two differ, in the order of the configuration, the optimiser last."""
+    names = [n for n in {**baseline, **winner} if n not in (*ONE_FOR_ALL, "seed")]
+    missing = object()
+    found = [group_of(n) for n in names if winner.get(n, missing) != baseline.get(n, missing)]
+    order = list(dict.fromkeys(found))
+    return sorted(order, key=lambda technique: technique == OPTIMISER)
+
+
+def without(winner: Flat, baseline: Flat, technique: str) -> Flat:
+    """The winner with one technique as the baseline has it."""
+    kept = {n: v for n, v in winner.items() if not goes_with(technique, n)}
+    back = {n: v for n, v in baseline.items() if goes_with(technique, n)}
+    return unseeded(TrialConfig.from_flat({**kept, **back}).flat())
+
+
+def unseeded(config: Mapping[str, Any]) -> Flat:
+    return {n: v for n, v in config.items() if n != "seed"}
+
+
+def told(config: Mapping[str, Any], technique: str, other: Mapping[str, Any]) -> str:
+    """The technique's settings in words, as far as the other configuration has them otherwise."""
+    own = {n: v for n, v in config.items() if group_of(n) == technique and n != "seed"}
+    missing = object()
+    shown = [
+        f"{n.removeprefix(technique + '.')} {shown_value(v)}" if n != technique else shown_value(v)
+        for n, v in own.items()
+        if n == technique or other.get(n, missing) != v
+    ]
+    return ", ".join(shown) or "none"
+
+
+def shown_value(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def make_plan(boards: Sequence[Board], seeds: int, top: int = 1, epochs: int | None = None) -> Plan:
+    """The arms of an ablation of these runs, the ladder in their order.
+
+    Raises ValueError where the runs do not compare, or there is nothing to compare.
+    """
+    check_alike(boards, epochs)
+    base = _baseline(boards[0], epochs)
+    rungs, scores, notes = list[Arm](), dict[str, float](), list[str]()
+    for board in boards:
+        for place, (record, score) in enumerate(_best(board, top), 1):
+            arm = _rung(board, record, place, top, epochs)
+            same = next((a for a in [base, *rungs] if a.config == arm.config), None)
+            if same is not None:
+                notes.append(f"the best of {arm.role} is the same configuration as {same.role}")
+                continue
+            if arm.role in scores:
+                arm = Arm(f"{arm.role} ({_name(board)})", arm.kind, arm.config, arm.source)
+            rungs.append(arm)
+            scores[arm.role] = score
+    if not rungs:
+        raise ValueError("the best of every run is the baseline itself: there is nothing to ablate")
+    winner = max(rungs, key=lambda arm: scores[arm.role])
+    left_out, more = _left_out(winner, base, rungs)
+    first = 1 + max(int(r.config["seed"]) for board in boards for r in board.records)
+    arms = (base, *rungs, *left_out)
+    return Plan(
+        arms,
+        winner.role,
+        tuple(range(first, first + seeds)),
+        str(boards[0].meta["data"].get("fingerprint")),
+        tuple(map(_budget, boards)),
+        (*notes, *more),
+        _seconds(boards, arms, winner),
+    )
+
+
+def check_alike(boards: Sequence[Board], epochs: int | None) -> None:
+    """Raise ValueError unless all runs are of the same data, size and score."""
+    first = boards[0]
+    for board in boards[1:]:
+        for what, one, other in (
+            ("data", first.meta["data"].get("fingerprint"), board.meta["data"].get("fingerprint")),
+            ("metric", first.goal.name, board.goal.name),
+            ("epochs", epochs or first.meta["epochs"], epochs or board.meta["epochs"]),
+        ):
+            if one != other:
+                names = f"'{first.run.root}' and '{board.run.root}'"
+                shown = f"{one} and {other}"
+                if what == "data":
+                    sources = (b.meta["data"].get("source") for b in (first, board))
+                    shown = " and ".join(map(str, sources)) + f" (contents {shown})"
+                hint = ": give --epochs, for all of them" if what == "epochs" else ""
+                raise ValueError(f"{names} do not compare, their {what} differ: {shown}{hint}")
+
+
+def _baseline(board: Board, epochs: int | None) -> Arm:
+    for record in board.records:
+        if record.role == "baseline":
+            return Arm("baseline", "baseline", _sized(record, epochs), _source(board, record))
+    raise ValueError(f"'{board.run.root}' has no baseline trial: begin with a run that has one")
+
+
+def _best(board: Board, top: int) -> list[tuple[Record, float]]:
+    """The best completed trials, no two of one configuration, with their validation scores."""
+    table = lb.frame(board)
+    ended = table[(table["status"] == "completed") & table["rank"].notna()]
+    if ended.empty:
+        raise ValueError(f"'{board.run.root}' has no completed trial: let it run to its end")
+    found: dict[str, tuple[Record, float]] = {}
+    for trial, score in zip(ended["trial"], ended["score"], strict=True):
+        record = board.record(trial)
+        found.setdefault(TrialConfig.from_flat(record.config).group_id, (record, float(score)))
+    return list(found.values())[:top]
+
+
+def _rung(board: Board, record: Record, place: int, top: int, epochs: int | None) -> Arm:
+    role = str((board.meta.get("space") or {}).get("name") or _name(board))
+    role = "best of " + role + (f", rank {place}" if top > 1 else "")
+    return Arm(role, "rung", _sized(record, epochs), _source(board, record))
+
+
+def _sized(record: Record, epochs: int | None) -> Flat:
+    config = unseeded(TrialConfig.from_flat(record.config).flat())
+    return {**config, "epochs": epochs} if epochs else config
+
+
+def _name(board: Board) -> str:
+    return str(board.meta.get("name") or board.run.root.name)
+
+
+def _source(board: Board, record: Record) -> str:
+    return f"{_name(board)}/{record.id}"
+
+
+def _left_out(winner: Arm, base: Arm, rungs: Sequence[Arm]) -> tuple[list[Arm], list[str]]:
+    """The winner without each technique; a sentence for each that cannot be taken out alone."""
+    arms, notes = list[Arm](), list[str]()
+    for technique in techniques(winner.config, base.config):
+        config = without(winner.config, base.config, technique)
+        same = next((a.role for a in (base, *rungs, *arms) if a.config == config), None)
+        if problem := _contradiction(config):
+            notes.append(f"{technique} cannot be switched off alone: {problem}")
+        elif same is not None:
+            notes.append(f"without {technique} the winner is '{same}': one row stands for both")
+        else:
+            change = (
+                f"{told(winner.config, technique, base.config)} → "
+                f"{told(base.config, technique, winner.config)}"
+            )
+            arms.append(Arm(f"without {technique}", "without", config, winner.source, change))
+    return arms, notes
+
+
+def _contradiction(config: Flat) -> str:
+    try:
+        for check in CHECKS:
+            check(TrialConfig.from_flat(config))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _budget(board: Board) -> Budget:
+    space = str((board.meta.get("space") or {}).get("name") or "?")
+    epochs = sum(len(record.history) for record in board.records)
+    return Budget(_name(board), space, len(board.records), epochs)
+
+
+def _seconds(boards: Sequence[Board], arms: Sequence[Arm], winner: Arm) -> dict[str, float]:
+    """What a trial of each role took an epoch, times its epochs; of "without" the winner's."""
+    pace: dict[str, float] = {}
+    for board in boards:
+        for record in board.records:
+            took = [float(row.get("seconds") or 0) for row in record.history]
+            pace[_source(board, record)] = sum(took) / max(1, len(took))
+    return {a.role: pace[a.source] * int(a.config["epochs"]) for a in arms}
+
+
+def save(plan: Plan, folder: Path) -> Path:
+    """Write plan.json and configs.json, what `search.run --configs` reads; the latter's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "plan.json", asdict(plan))
+    path = folder / "configs.json"
+    write_json(path, [{"role": arm.role, "config": arm.config} for arm in plan.arms])
+    return path
+
+
+def load(folder: Path) -> Plan:
+    """The plan that was saved. Raises FileNotFoundError or ValueError."""
+    path = folder / "plan.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no plan at '{path}': leave out --skip-run to make and train one")
+    try:
+        data = json.loads(path.read_text())
+        arms = tuple(Arm(**arm) for arm in data.pop("arms"))
+        budgets = tuple(Budget(**budget) for budget in data.pop("budgets"))
+        seeds, notes = tuple(data.pop("seeds")), tuple(data.pop("notes"))
+        return Plan(arms=arms, budgets=budgets, seeds=seeds, notes=notes, **data)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"'{path}' cannot be read as a plan: {error}") from error

@@ -1,0 +1,344 @@
+"""The ladder of an ablation, from its run: every arm over its seeds, paired differences, words.
+
+M trials, S seeds, N images, A action units, B bootstrap rounds.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis import leaderboard as lb
+from analysis import statistics
+from analysis.ablation import Arm, Plan
+from analysis.leaderboard import Board
+from analysis.seeds import Spread, detectable, holm, spread, within
+from analysis.votes import Votes
+from trainables.config import TrialConfig
+from trainables.metrics import MIN_SUPPORT, Floats
+
+ROUNDS = 1000
+SURE = 0.05  # a corrected p-value below it is told as a difference
+MEASURES = ("macro_f1", "uar", "accuracy", "au_f1")
+NAMES = {**lb.NAMES, "au_f1": "AU-F1"}
+Scores = dict[str, tuple[Floats, Floats]]  # measure -> (M,) on all images, (B, M) in each round
+
+
+@dataclass(frozen=True)
+class Row:
+    """An arm over its seeds."""
+
+    arm: Arm
+    seeds: tuple[int, ...]
+    measures: Mapping[str, Spread]  # without au_f1 where the arm has no AU head
+    gap: Spread | None = None  # of the tested measure, to the arm it is compared with
+    against: str = ""  # its role
+    p: float = float("nan")  # Holm-corrected over all gaps
+    failures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """All that an ablation has shown so far."""
+
+    plan: Plan
+    board: Board
+    measure: str  # that is tested
+    measures: tuple[str, ...]  # that are shown, the tested one first
+    rows: tuple[Row, ...]
+    majority: Mapping[str, float]
+    ceiling: Mapping[str, float]
+
+    def row(self, role: str) -> Row | None:
+        return next((row for row in self.rows if row.arm.role == role), None)
+
+    @property
+    def compared(self) -> list[Row]:
+        return [row for row in self.rows if row.gap is not None and not np.isnan(row.p)]
+
+
+def read(plan: Plan, board: Board) -> Ladder:
+    """What the run of the plan has shown. Raises ValueError where it is of other data, or empty."""
+    found = board.meta["data"].get("fingerprint")
+    if found != plan.fingerprint:
+        raise ValueError(
+            f"'{board.run.root}' was trained on other data ({found}) than the runs of the plan "
+            f"({plan.fingerprint}): are the files that it was read from still the same?"
+        )
+    trials = _trials(plan, board)
+    if not any(trials.values()):
+        raise ValueError(f"no trial of '{board.run.root}' has ended well: there is nothing to tell")
+    measure = board.goal.name
+    measures = (measure, *(name for name in MEASURES if name != measure))
+    scores = _scores(board, measures)
+    place = {trial: m for m, trial in enumerate(board.votes.trials)}
+    at = {role: {seed: place[t] for seed, t in own.items()} for role, own in trials.items()}
+    rows = [_row(arm, at, scores, plan, board) for arm in plan.arms if at[arm.role]]
+    corrected = holm({row.arm.role: row.gap.p for row in rows if row.gap is not None})
+    rows = [_corrected(row, corrected.get(row.arm.role, float("nan"))) for row in rows]
+    ceiling = board.meta["data"].get("ceiling") or {}
+    majority = _majority(board, measure)
+    return Ladder(plan, board, measure, measures, tuple(rows), majority, ceiling)
+
+
+def _trials(plan: Plan, board: Board) -> dict[str, dict[int, str]]:
+    """Role -> seed -> the completed trial of it that has predictions."""
+    groups = {TrialConfig.from_flat(arm.config).group_id: arm.role for arm in plan.arms}
+    out: dict[str, dict[int, str]] = {arm.role: {} for arm in plan.arms}
+    for record in board.records:
+        config = TrialConfig.from_flat(record.config)
+        role = groups.get(config.group_id)
+        is_whole = record.result is not None and record.result.status == "completed"
+        if role is not None and is_whole and record.id in board.votes.trials:
+            out[role][config.seed] = record.id
+    return out
+
+
+def _scores(board: Board, measures: Sequence[str]) -> Scores:
+    """Every measure of every trial, on all images and in each round of the bootstrap."""
+    votes, goal = board.votes, board.goal
+    weights = statistics.resample(votes.labels, ROUNDS, np.random.default_rng(3))
+    every = np.ones((1, len(votes.labels)), np.float32)
+    counts = [
+        statistics.weighted_tally(votes.labels, votes.predicted, goal.classes, w)
+        for w in (every, weights)
+    ]
+    out: Scores = {}
+    for name in measures:
+        if name == "au_f1":
+            out[name] = _unit_scores(votes, every)[0], _unit_scores(votes, weights)
+        else:
+            whole, rounds = (statistics.Goal(name, goal.keep).scores(c) for c in counts)
+            out[name] = whole[0], rounds
+    return out
+
+
+def _unit_scores(votes: Votes, weights: NDArray[np.float32]) -> Floats:
+    """Mean F1 (B, M) over the AUs that enough images show; NaN for a trial without an AU head."""
+    enough = (votes.aus == 1).sum(0) >= MIN_SUPPORT
+    aus = votes.aus[:, enough]
+    out = np.full((len(weights), len(votes.trials)), np.nan)
+    if not enough.any():
+        return out
+    positives = weights @ (aus == 1).astype(np.float32)
+    for m, said in enumerate(votes.au_probs[:, :, enough]):
+        if not np.isnan(said).any():
+            is_said = said >= 0.5
+            hits = weights @ ((aus == 1) & is_said).astype(np.float32)
+            false = weights @ ((aus == 0) & is_said).astype(np.float32)
+            out[:, m] = (2 * hits / np.maximum(hits + false + positives, 1)).mean(1)
+    return out
+
+
+def _row(
+    arm: Arm, at: Mapping[str, Mapping[int, int]], scores: Scores, plan: Plan, board: Board
+) -> Row:
+    own = at[arm.role]
+    seeds, models = tuple(sorted(own)), [own[seed] for seed in sorted(own)]
+    measures = {
+        name: within(spread(values[models], rounds[:, models]))
+        for name, (values, rounds) in scores.items()
+        if not np.isnan(values[models]).any()
+    }
+    against = {"baseline": "", "rung": "baseline", "without": plan.winner}[arm.kind]
+    shared = [seed for seed in seeds if against and seed in at[against]]
+    gap = None
+    if shared:
+        values, rounds = scores[board.goal.name]
+        mine, theirs = ([at[role][seed] for seed in shared] for role in (arm.role, against))
+        gap = spread(values[mine] - values[theirs], rounds[:, mine] - rounds[:, theirs])
+    return Row(arm, seeds, measures, gap, against, failures=_failures(arm, plan, board))
+
+
+def _failures(arm: Arm, plan: Plan, board: Board) -> tuple[str, ...]:
+    """Why seeds of the arm have failed."""
+    group = TrialConfig.from_flat(arm.config).group_id
+    return tuple(
+        f"seed {record.config['seed']}: {lb.last_line(record.result.error)}"
+        for record in board.records
+        if record.result is not None
+        and record.result.status == "failed"
+        and TrialConfig.from_flat(record.config).group_id == group
+    )
+
+
+def _corrected(row: Row, p: float) -> Row:
+    return Row(row.arm, row.seeds, row.measures, row.gap, row.against, p, row.failures)
+
+
+def _majority(board: Board, measure: str) -> dict[str, float]:
+    found = lb.majority(board) or {}
+    return {(measure if name == "score" else name): value for name, value in found.items()}
+
+
+# --- in words ------------------------------------------------------------------------------------
+
+
+def words(ladder: Ladder) -> list[str]:
+    """The ablation in sentences, the most important first."""
+    return [
+        *_what(ladder),
+        *_verdicts(ladder),
+        *_limits(ladder),
+        *_fairness(ladder),
+    ]
+
+
+def _what(ladder: Ladder) -> Iterator[str]:
+    plan, data, meta = ladder.plan, ladder.board.meta["data"], ladder.board.meta
+    if data.get("is_synthetic"):
+        yield (
+            "SYNTHETIC faces: these numbers say what helps on rendered faces, and nothing about "
+            "photographs."
+        )
+    sizes = data.get("sizes") or {}
+    yield (
+        f"Size: {data.get('name', '?')} at {data.get('image_size', '?')} px, trained on "
+        f"{sizes.get('train', '?')} images for {meta.get('epochs', '?')} epochs, scored on "
+        f"{len(ladder.board.votes.labels)} validation images; {len(plan.arms)} configurations "
+        f"under seeds {plan.seeds[0]} to {plan.seeds[-1]}, none of which the search had used."
+    )
+    missing = [
+        f"{arm.role} {0 if (row := ladder.row(arm.role)) is None else len(row.seeds)}"
+        for arm in plan.arms
+        if (row := ladder.row(arm.role)) is None or len(row.seeds) < len(plan.seeds)
+    ]
+    if missing:
+        yield f"Not complete, of {len(plan.seeds)} seeds there are: {', '.join(missing)}."
+
+
+def _verdicts(ladder: Ladder) -> Iterator[str]:
+    """What was better than the baseline; what helped, what did not, and what did harm."""
+    for row in ladder.compared:
+        if row.arm.kind == "rung":
+            yield f"{_capital(row.arm.role)} {_against_baseline(row)}: {gap_text(row)}."
+    parts: dict[str, list[Row]] = {"helped": [], "did not help": [], "did harm": []}
+    for row in ladder.compared:
+        if row.arm.kind == "without" and row.gap is not None:
+            sure = row.p < SURE
+            parts[
+                "did not help" if not sure else "helped" if row.gap.value < 0 else "did harm"
+            ].append(row)
+    told = {
+        "helped": "Helped (without it the winner is worse)",
+        "did not help": "Did not help (without it the winner is as good, as far as this can tell)",
+        "did harm": "Did harm (without it the winner is better)",
+    }
+    for verdict, rows in parts.items():
+        if rows:
+            listed = "; ".join(
+                f"{r.arm.role.removeprefix('without ')} ({r.arm.change}) {gap_text(r)}"
+                for r in rows
+            )
+            yield f"{told[verdict]}: {listed}."
+        elif verdict != "did harm" and any(r.arm.kind == "without" for r in ladder.compared):
+            yield f"{told[verdict]}: nothing."
+
+
+def _against_baseline(row: Row) -> str:
+    assert row.gap is not None
+    if row.p >= SURE:
+        return "is not better than the baseline, as far as this can tell"
+    return "is better than the baseline" if row.gap.value > 0 else "is worse than the baseline"
+
+
+def gap_text(row: Row) -> str:
+    """A difference with its interval and corrected p-value."""
+    assert row.gap is not None
+    g = row.gap
+    p = "" if np.isnan(row.p) else f", p {row.p:.3f}" if row.p >= 0.001 else ", p < 0.001"
+    return f"{g.value:+.3f} [{g.low:+.3f}, {g.high:+.3f}]{p}"
+
+
+def _limits(ladder: Ladder) -> Iterator[str]:
+    """The least difference that could be seen, and how far there is to go."""
+    gaps = [row.gap for row in ladder.compared if row.gap is not None and row.gap.error > 0]
+    if gaps:
+        gap = sorted(gaps, key=lambda g: g.error)[len(gaps) // 2]
+        yield (
+            f"Smallest true difference that such a comparison finds four times of five: "
+            f"{detectable(gap):.3f} by itself, {detectable(gap, len(gaps)):.3f} at Holm's "
+            f"strictest step of {len(gaps)}. Smaller effects may be there and stay unseen."
+        )
+    top = ladder.row(ladder.plan.winner)
+    for name, known in ladder.ceiling.items():
+        if name == ladder.measure and top is not None:
+            share = top.measures[name].value / known if known else float("nan")
+            yield (
+                f"Bayes ceiling {known:.3f} in {NAMES.get(name, name)}: the winner has {share:.0%} "
+                "of it."
+            )
+
+
+def _fairness(ladder: Ladder) -> Iterator[str]:
+    """What the comparison does not say."""
+    budgets = ladder.plan.budgets
+    listed = "; ".join(f"{b.space}: {b.trials} trials, {b.epochs} epochs" for b in budgets)
+    yield f"Budget of each search: {listed}.{_unequal(ladder)}"
+    yield (
+        "The baseline has its space's default optimiser settings and was tuned by nobody: part of "
+        "any lead over it is tuning (see the optimiser settings, where they were switched off)."
+    )
+    yield (
+        f"The winner ({ladder.plan.winner}) was chosen on these very validation images: fresh "
+        "seeds take the luck of its seed out of the comparison, not that of the images, so its "
+        "lead is still somewhat too large, and what it uses looks somewhat too good. The test "
+        "split stays sealed."
+    )
+    if better := _ahead(ladder):
+        yield f"With fresh seeds {better} scores higher than the winner, who was chosen with one."
+    yield from (f"{_capital(note)}." for note in ladder.plan.notes)
+    for row in ladder.rows:
+        for failure in row.failures:
+            yield f"Failed, {row.arm.role}, {failure}"
+
+
+def _ahead(ladder: Ladder) -> str:
+    """The rung with the highest mean over its fresh seeds, if that is not the winner."""
+    rungs = [row for row in ladder.rows if row.arm.kind == "rung"]
+    best = max(rungs, key=lambda row: row.measures[ladder.measure].value, default=None)
+    return "" if best is None or best.arm.role == ladder.plan.winner else best.arm.role
+
+
+def _unequal(ladder: Ladder) -> str:
+    """A warning where the searches had different budgets."""
+    for values in zip(*((b.trials, b.epochs) for b in ladder.plan.budgets), strict=True):
+        if min(values) * 1.25 < max(values):
+            return (
+                " NOT an equal budget: the run that searched more had more chances, and part of "
+                "its lead may be that."
+            )
+    return " That is an equal budget, to within a quarter." if len(ladder.plan.budgets) > 1 else ""
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def cells(row: Row, measures: Sequence[str]) -> list[str]:
+    """Mean ± SD over seeds with the interval, for each measure."""
+    out = []
+    for name in measures:
+        s = row.measures.get(name)
+        sd = "" if s is None or np.isnan(s.sd) else f" ± {s.sd:.3f}"
+        out.append("–" if s is None else f"{s.value:.3f}{sd} [{s.low:.3f}, {s.high:.3f}]")
+    return out
+
+
+def facts(row: Row) -> dict[str, Any]:
+    """A row with all its numbers, flat."""
+    out: dict[str, Any] = {
+        "role": row.arm.role, "kind": row.arm.kind, "change": row.arm.change,
+        "source": row.arm.source, "seeds": len(row.seeds),
+    }  # fmt: skip
+    for name, s in row.measures.items():
+        out |= {name: s.value, f"{name} sd": s.sd, f"{name} low": s.low, f"{name} high": s.high}
+    out["against"] = row.against
+    if row.gap is not None:
+        g = row.gap
+        out |= {"difference": g.value, "difference low": g.low, "difference high": g.high}
+        out |= {"standard error": g.error, "degrees of freedom": g.freedom}
+        out |= {"p": g.p, "p holm": row.p}
+    return out
