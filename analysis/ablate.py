@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis import ablation, ladder, ladder_page
+from analysis import ablation, ladder, ladder_page, ladder_words
 from analysis.ablation import Plan
 from analysis.ladder import Ladder
 from analysis.leaderboard import Board, read_board
@@ -175,7 +175,7 @@ def _print(found: Ladder, console: Console) -> None:
             cells = ladder_page.line(row, section, found)
             table.add_row(Text(row.arm.role), *map(Text, (cells[1], cells[2], cells[-1])))
         console.print(table)
-    for line in ladder.words(found):
+    for line in ladder_words.words(found):
         console.print(Text(line))
 
 

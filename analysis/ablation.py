@@ -12,13 +12,8 @@ from typing import Any, Literal
 
 from analysis import leaderboard as lb
 from analysis.leaderboard import Board
-from trainables.config import (
-    Flat,
-    Part,
-    TrialConfig,
-    check_au_settings,
-    check_rebalancing,
-)
+from trainables import config as config_rules
+from trainables.config import Flat, Part, TrialConfig
 from trainables.store import Record, write_json
 
 Kind = Literal["baseline", "rung", "without"]
@@ -30,7 +25,9 @@ OPTIMISERS = (
 ONE_FOR_ALL = ("image_size", "epochs", "metric", "weights", "fold")  # of all that is compared
 AU_TASK = "au_loss"  # without it there is no AU supervision at all
 TIED = {"au_weight": AU_TASK, "region_weight": "attention"}  # setting -> the part that it needs
-CHECKS = (check_rebalancing, check_au_settings)
+CHECKS = [  # whichever there are: each raises for settings that contradict each other
+    check for name, check in vars(config_rules).items() if name.startswith("check_")
+]
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from analysis import statistics
+from analysis.corrections import After
 from analysis.findings import Findings
-from analysis.plots import BLUE, GREY, INK, ORANGE, PALE, safe, styled
+from analysis.plots import BLUE, GREEN, GREY, INK, ORANGE, PALE, safe, styled
 from trainables import metrics
 from trainables.metrics import MIN_SUPPORT
 
@@ -91,3 +92,19 @@ def members(findings: Findings) -> go.Figure | None:
     figure.update_traces(textposition="auto", insidetextfont={"color": "white"})
     figure.update_yaxes(type="category", dtick=1)
     return styled(figure, "Ensemble weights", "weight", "", 180 + 26 * len(names))
+
+
+def adjustment_curve(found: After, who: str) -> go.Figure | None:
+    """Accuracy against UAR, and the score, by tau of the logit adjustment; None without a prior."""
+    if not found.curve:
+        return None
+    tau, figure = found.curve["tau"], go.Figure()
+    for name, color in (("accuracy", BLUE), ("UAR", ORANGE), ("score", GREEN)):
+        figure.add_scatter(
+            x=tau, y=found.curve[name], mode="lines", name=name, line={"color": color, "width": 2}
+        )
+    row = next((r for r in found.rows if r.name == "logit adjustment"), None)
+    if row is not None:
+        figure.add_vline(x=row.chosen["tau"], line={"color": GREY, "dash": "dot", "width": 1})
+    title = f"Logit adjustment after training, {safe(who)}"
+    return styled(figure, title, "τ of z − τ log π (dotted: chosen)", "on all images", 380)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis.ladder import NAMES, Ladder, Row, cells, facts, gap_text, words
+from analysis.ladder import NAMES, Ladder, Row, cells, facts
+from analysis.ladder_words import SURE, gap_text, words
 from analysis.page import TEMPLATES
-from analysis.seeds import LEVEL
 from analysis.tables import escape
 from trainables.store import replace_file
 
@@ -169,7 +169,7 @@ def forest(ladder: Ladder, found: Sequence[Section]) -> Forest | None:
     marks = []
     for number, row in enumerate(rows):
         assert row.gap is not None
-        style = "unclear" if not row.p < 1 - LEVEL else "better" if row.gap.value > 0 else "worse"
+        style = "unclear" if not row.p < SURE else "better" if row.gap.value > 0 else "worse"
         y = ROW * (number + 1)
         ends_at = at(row.gap.value), at(row.gap.low), at(row.gap.high)
         marks.append(Mark(f"{row.arm.role}", y, *ends_at, style, gap_text(row)))

@@ -14,7 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from analysis import ensemble as ens
-from analysis import statistics, tables
+from analysis import posthoc, statistics, tables
+from analysis.corrections import After
 from analysis.final import Look
 from analysis.findings import Findings, words
 from analysis.importance import Importance, importance, target_of
@@ -67,7 +68,8 @@ def render(findings: Findings, look: Look | None) -> str:
         finalize=lambda value: "?" if value is None else value,
     )
     drawings: dict[str, list[Drawing]] = {}
-    for drawing in draw(findings, found):
+    after = posthoc.of_findings(findings)
+    for drawing in (*draw(findings, found), *_curves(after)):
         drawings.setdefault(drawing.section, []).append(drawing)
     return environment.get_template("report.html.j2").render(
         meta=dict.fromkeys(META) | dict(findings.board.meta),
@@ -78,6 +80,7 @@ def render(findings: Findings, look: Look | None) -> str:
         header=[*tables.SHOWN.values(), "settings that vary"],
         rows=list(_rows(findings, settings)),
         classes=_classes(findings),
+        after=[_after(who, *answer) for who, answer in after.items()],
         units=_units(findings),
         failures=_failures(findings),
         ensemble=findings.ensemble,
@@ -122,6 +125,29 @@ def draw(findings: Findings, found: Importance) -> Iterator[Drawing]:
     scores = {who: f1 for who, f1 in unit_scores(findings).items() if who != "baseline"}
     why = "no action units to score: the data has none, or the model has no head for them"
     yield _drawn("units", classplots.au_scores(findings, scores), why)
+
+
+def _curves(after: Mapping[str, tuple[After | None, str]]) -> Iterator[Drawing]:
+    from analysis import classplots
+
+    for who, (found, _) in after.items():
+        if found is not None and (figure := classplots.adjustment_curve(found, who)):
+            yield _drawn("after", figure, "")
+
+
+def _after(who: str, found: After | None, missing: str) -> dict[str, Any]:
+    """The corrections of a trial after its training, as a table."""
+    rows = [
+        {
+            "name": row.name,
+            "chosen": posthoc.told(row),
+            "cells": [f"{row.scores[name]:.3f}" for name in posthoc.SHOWN],
+            "gain": posthoc.gain(row),
+        }
+        for row in (found.rows if found else ())
+    ]
+    words = posthoc.sentence(found) if found else ""
+    return {"who": who, "rows": rows, "words": words, "missing": missing}
 
 
 def _drawn(section: str, figure: "go.Figure | None", missing: str) -> Drawing:

@@ -17,6 +17,7 @@ from spaces.space import Space, Value
 from trainables.config import TrialConfig, pacing_horizon
 from trainables.data.bundle import DataBundle
 from trainables.store import replace_file
+from trainables.views import SCALED
 
 STEPS = 4  # measured at the least, after one to warm up
 LEAST_SECONDS = 1.0  # measured at the least, unless an epoch is shorter
@@ -145,7 +146,7 @@ def disk_bytes(speeds: Iterable[Speed], bundle: DataBundle, trials: int, complet
     """What the run folder will hold at its end: predictions of all, weights of the completed."""
     found = list(speeds)
     weights = 4 * sum(speed.parameters for speed in found) / len(found)
-    return round(trials * predictions_bytes(bundle) + completed * weights)
+    return round(trials * predictions_bytes(bundle) + completed * (weights + views_bytes(bundle)))
 
 
 def state_bytes(speeds: Iterable[Speed], at_once: int) -> int:
@@ -160,6 +161,13 @@ def predictions_bytes(bundle: DataBundle) -> int:
     width = max(map(len, (*bundle.val.ids, *bundle.test.ids)), default=0)
     images = len(bundle.val) + len(bundle.test)
     return images * (2 * classes + 3 * units + 8 + 4 * width)
+
+
+def views_bytes(bundle: DataBundle) -> int:
+    """At most, of one completed trial: 16-bit logits of all views, and ids, of both splits."""
+    width = max(map(len, (*bundle.val.ids, *bundle.test.ids)), default=0)
+    of_image = 2 * len(bundle.class_names) * (2 + len(SCALED)) + 4 * width
+    return (len(bundle.val) + len(bundle.test)) * of_image
 
 
 def _key(flat: Mapping[str, Value], bundle: DataBundle, threads: int | None) -> str:

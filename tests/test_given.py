@@ -13,7 +13,7 @@ from search.core import Search
 from search.inline import run_inline
 from search.pruners import PRUNERS
 from trainables.config import TrialConfig
-from trainables.store import RunStore
+from trainables.store import RunStore, TrialStore
 
 PLAIN = {"backbone": "small_resnet", "epochs": 2, "lr": 3e-3}
 TWO = [
@@ -42,18 +42,16 @@ def shape(root: Path) -> list[tuple[str, str, int, str, int]]:
 @pytest.fixture
 def interrupted(place, monkeypatch, capsys):
     """Two configurations under seeds 3 and 4, cut in the middle of the third trial."""
-    from trainables import trial
+    ends, real = iter([None] * 4 + [KeyboardInterrupt]), TrialStore.append
 
-    ends, real = iter([None] * 4 + [KeyboardInterrupt]), trial.Training.save
-
-    def save(self, store, row):
-        real(self, store, row)
+    def append(self, row):
+        real(self, row)
         if error := next(ends, None):
             raise error
 
     words = ["--configs", written(place, TWO), "--seeds", "2", "--seed", "3", *WHERE]
     with monkeypatch.context() as patch:
-        patch.setattr(trial.Training, "save", save)
+        patch.setattr(TrialStore, "append", append)
         assert run.main(words) == 130
     assert "interrupted; what is done is kept" in capsys.readouterr().err
     return words

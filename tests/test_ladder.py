@@ -11,7 +11,7 @@ import pytest
 from fake_run import FakeData, edit_json, make_meta, make_run, predictions, small
 from page import Page
 
-from analysis import ablate, ablation, ladder, ladder_page
+from analysis import ablate, ablation, ladder, ladder_page, ladder_words
 from analysis.ablation import Plan, make_plan
 from analysis.ladder import Ladder
 from analysis.leaderboard import mean_au_f1, read_board
@@ -118,7 +118,7 @@ def test_p_values_are_holms_over_all_differences(found: Ladder) -> None:
 
 
 def test_the_sentences_say_what_helped_and_as_plainly_what_did_not(found: Ladder) -> None:
-    told = ladder.words(found)
+    told = ladder_words.words(found)
     helped = next(line for line in told if line.startswith("Helped"))
     nothing = next(line for line in told if line.startswith("Did not help"))
     assert "loss (" in helped
@@ -142,7 +142,7 @@ def test_unequal_budgets_are_told(found: Ladder) -> None:
     one, two = replace(found.plan.budgets[0], space="a"), replace(found.plan.budgets[0], epochs=9)
     for budgets, words in (((one, two), "NOT an equal budget"), ((one, one), "is an equal budget")):
         other = replace(found, plan=replace(found.plan, budgets=budgets))
-        assert any(words in line for line in ladder.words(other))
+        assert any(words in line for line in ladder_words.words(other))
 
 
 def test_real_data_are_not_called_synthetic(found: Ladder) -> None:
@@ -175,10 +175,10 @@ def test_the_page_and_the_markdown_show_the_same_tables(home: Path, found: Ladde
     assert best is not None
     s = best.measures["macro_f1"]
     assert first[2][2] == f"{s.value:.3f} ± {s.sd:.3f} [{s.low:.3f}, {s.high:.3f}]"
-    assert first[2][-1] == ladder.gap_text(best)
+    assert first[2][-1] == ladder_words.gap_text(best)
     assert second[1][-1] == "–"  # the winner beside its own ablations
     assert [row[2] for row in first[1:]] == [line[2] for line in lines[2:6]]
-    for line in ladder.words(found):
+    for line in ladder_words.words(found):
         assert line in page.text
 
 

@@ -23,6 +23,7 @@ from trainables.config import TrialConfig, check_au_settings, check_features, ch
 from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
 from trainables.features.trial import run_features_trial
+from trainables.looking import look
 from trainables.loop import Objective, make_feed, predict, train_epoch
 from trainables.losses import LOSSES, REBALANCE
 from trainables.model import build_model, parameter_groups
@@ -223,11 +224,14 @@ class Training:
     def save(self, store: TrialStore, row: Row) -> None:
         """Store the epoch: predictions, state, and last of all the row that says it is there."""
         test = self._predict(self.bundle.test) if row["done"] else None
+        views = look(self) if row["done"] else {}
         if not self.ranks.is_first:
             return
         store.save_predictions("val", self.val)
         if test is not None:
             store.save_predictions("test", test)
+            for name, data in views.items():
+                store.write(name, data)
             tensors = {k: v.cpu().contiguous() for k, v in self.average.model.state_dict().items()}
             store.write("weights.safetensors", safetensors_bytes(tensors))
         store.save_state(self._state(row))
