@@ -26,6 +26,9 @@ FORBIDDEN = {
     "analysis.leaderboard": ["ray", "optuna", "torch", "spaces", "search"],
     "analysis.ensemble": ["ray", "optuna", "torch", "spaces", "search"],
     "analysis.report": ["ray", "optuna", "torch", "spaces", "search"],
+    "analysis.ablate": ["ray", "optuna", "torch", "spaces", "search"],
+    "analysis.posthoc": ["ray", "optuna", "torch", "spaces", "search"],
+    "trainables.views": ["spaces", "search", "analysis", *HEAVY],
 }
 
 
