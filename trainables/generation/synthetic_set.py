@@ -1,0 +1,93 @@
+"""A set of synthetic images on disk, and whose training images it was made from. No torch.
+
+<folder>/synthetic.npz   images uint8 (N, 3, S, S), labels (N,), aus (N, A) in {1, 0, -1 unknown}
+         meta.json       `provenance.identity` of the data, what was seen, how it was made
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.data.bundle import DataBundle
+from trainables.generation.provenance import identity
+from trainables.store import replace_file, write_json
+
+IMAGES, META = "synthetic.npz", "meta.json"
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """Images with the labels and AUs that they were asked to show."""
+
+    images: NDArray[np.uint8]  # (N, 3, S, S)
+    labels: NDArray[np.int64]  # (N,)
+    aus: NDArray[np.int8]  # (N, A)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def write_set(folder: Path, made: SyntheticSet, meta: Mapping[str, Any]) -> None:
+    """Write both files; meta.json last, as without it there is no set."""
+    data = io.BytesIO()
+    np.savez(data, images=made.images, labels=made.labels, aus=made.aus)
+    (folder / META).unlink(missing_ok=True)
+    replace_file(folder / IMAGES, data.getvalue(), is_durable=True)
+    stamp = hashlib.sha256(data.getvalue()).hexdigest()
+    write_json(folder / META, {**meta, "synthetic_sha256": stamp, "synthetic_images": len(made)})
+
+
+def read_set(folder: Path) -> tuple[SyntheticSet, dict[str, Any]]:
+    """The set and its meta.json.
+
+    Raises FileNotFoundError where there is none, ValueError for one that is not whole.
+    """
+    for name in (META, IMAGES):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"no synthetic set at '{folder}': it has no {name}; "
+                "python -m trainables.generation DATA --out FOLDER makes one"
+            )
+    data = (folder / IMAGES).read_bytes()
+    try:
+        meta: dict[str, Any] = json.loads((folder / META).read_text())
+        if hashlib.sha256(data).hexdigest() != meta["synthetic_sha256"]:
+            raise ValueError(f"{IMAGES} is not the file that {META} was written for")
+        with np.load(io.BytesIO(data), allow_pickle=False) as f:
+            made = SyntheticSet(f["images"], f["labels"], f["aus"])
+        _ = meta["data"]["train_sha256"]
+    except (ValueError, LookupError, TypeError, OSError) as error:
+        raise ValueError(f"the synthetic set at '{folder}' cannot be read: {error}") from error
+    return made, meta
+
+
+def set_for(folder: Path, bundle: DataBundle) -> SyntheticSet:
+    """The set, which must be of the training images of this data.
+
+    Raises ValueError, saying what differs, for a set that was made from others: among them could
+    be images that this data holds out.
+    """
+    made, meta = read_set(folder)
+    ours, theirs = identity(bundle), meta["data"]
+    differ = [name for name in ours if theirs.get(name) != ours[name]]
+    if differ:
+        first = differ[0]
+        raise ValueError(
+            f"the synthetic set at '{folder}' was made from other training images: its {first} is "
+            f"{shown(theirs.get(first))}, here it is {shown(ours[first])}. Make one for this data "
+            f"and size: python -m trainables.generation {bundle.name} --size {bundle.image_size}"
+        )
+    return made
+
+
+def shown(value: object) -> str:
+    """A value as an error tells it, no longer than a line."""
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:28]}…{text[-28:]}"
