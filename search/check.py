@@ -5,6 +5,7 @@ K classes, A action units. Torch and timm are imported only when something is bu
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf, isfinite
+from pathlib import Path
 from typing import Any
 
 from spaces.space import Choice, Space, Value
@@ -14,6 +15,7 @@ from trainables.config import (
     check_au_settings,
     check_features,
     check_rebalancing,
+    check_synthetic,
 )
 from trainables.data.bundle import DataBundle
 from trainables.registry import Registry, unknown
@@ -61,6 +63,7 @@ def registries() -> dict[str, Registry[Any]]:
     from trainables.prototypes import PRIORS
     from trainables.reading import READINGS
     from trainables.schedules import SCHEDULES
+    from trainables.synthetic import SYNTHETIC
 
     return {
         "attention": ATTENTIONS,
@@ -80,6 +83,7 @@ def registries() -> dict[str, Registry[Any]]:
         "features": EXTRACTORS,
         "classifier": CLASSIFIERS,
         "synthesis": SYNTHESES,
+        "synthetic": SYNTHETIC,
     }
 
 
@@ -135,6 +139,7 @@ def check_settings(flat: Mapping[str, Value]) -> None:
     check_rebalancing(config)
     check_au_settings(config)
     check_features(config)
+    check_synthetic(config)
 
 
 def check_on_data(space: Space, bundle: DataBundle) -> None:
@@ -217,6 +222,7 @@ def _builders(bundle: DataBundle) -> dict[str, Build]:
         "mix": lambda p: of["mix"][p.name](counts, **p.args),
         "classifier": lambda p: of["classifier"][p.name](**p.args),
         "synthesis": lambda p: of["synthesis"][p.name](**p.args),
+        "synthetic": lambda p: of["synthetic"][p.name](**p.args),
     }
     if units:
         builds["au_loss"] = lambda p: of["au_loss"][p.name](positives, known, **p.args)(
@@ -226,14 +232,17 @@ def _builders(bundle: DataBundle) -> dict[str, Build]:
 
 
 def build(flat: Mapping[str, Value], bundle: DataBundle) -> None:
-    """Build the whole network of a configuration, weights loaded. Raises one of PROBLEMS.
+    """Build the whole network of a configuration, weights loaded; look at its generated images.
 
-    Of a trial on features, what gives them and what is fitted on them.
+    Of a trial on features, what gives them and what is fitted on them. Raises one of PROBLEMS.
     """
     from trainables.features.plugins import CLASSIFIERS, EXTRACTORS
+    from trainables.generation.synthetic_set import set_for
     from trainables.model import build_model
 
     config = TrialConfig.from_flat(flat)
+    if config.synthetic.name == "generated":
+        set_for(Path(config.synthetic_set), bundle)
     if config.features.name != "none":
         EXTRACTORS[config.features.name](config, bundle, **config.features.args)
         CLASSIFIERS[config.classifier.name](**config.classifier.args)

@@ -27,7 +27,14 @@ if TYPE_CHECKING:
     from trainables.data.bundle import DataBundle
 
 Anchors = list[tuple[str, dict[str, Value]]]  # role and configuration, as in search/plan.py
-CHOOSING = ("space", "sampler", "pruner", "trials", "warm_start")  # flags that say what is tried
+CHOOSING = (
+    "space",
+    "sampler",
+    "pruner",
+    "trials",
+    "warm_start",
+    "synthetic",
+)  # flags that say what is tried
 SAMPLER, PRUNER = "given", "none"  # what run.json says of such a run
 KEYS = ("role", "config")
 ONE_FOR_ALL = ("weights", "metric", "image_size", "epochs")

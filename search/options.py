@@ -45,6 +45,12 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
         "timm download), a file, or a folder of BACKBONE.safetensors",
     )
     group.add_argument(
+        "--synthetic",
+        metavar="FOLDER",
+        help="generated images that trials may add to the training images, as written by "
+        "python -m trainables.generation (default: none)",
+    )
+    group.add_argument(
         "--aus",
         default="auto",
         metavar="VOCABULARY",

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.folder import read_meta
+from search.generated import check_set, name_set, set_folders, set_path
 from search.job import Job, check_same
+from search.pretrained import fit_to_weights, weights_files, weights_path
 from search.transfer import Earlier, first_trials, gather, load
 from trainables.cli import say
 from trainables.registry import unknown
@@ -43,7 +45,9 @@ def check_flags(args: argparse.Namespace) -> None:
         if name is not None and name not in known:
             raise LookupError(unknown(kind, name, known))
     if args.weights not in ("none", "package", "hub"):
-        args.weights = _weights_path(args.weights)
+        args.weights = weights_path(args.weights)
+    if args.synthetic is not None:
+        args.synthetic = set_path(args.synthetic)
     if loaders.is_faces(args.data):
         faces.FacesSpec.parse(args.data)
     else:
@@ -52,17 +56,6 @@ def check_flags(args: argparse.Namespace) -> None:
     if args.gpu_hours is not None and args.address is None and not gpus_here():
         raise ValueError(NO_GPU_HOURS.format(args.gpu_hours))
     _check_place(args)
-
-
-def _weights_path(text: str) -> str:
-    """The path as every worker can open it. Raises FileNotFoundError where there is nothing."""
-    path = Path(text).resolve()
-    if not path.exists():
-        raise FileNotFoundError(
-            f"no weights at '{text}'; give a file, a folder of <backbone>.safetensors, "
-            "package, hub or none"
-        )
-    return str(path)
 
 
 def _check_place(args: argparse.Namespace) -> None:
@@ -124,17 +117,12 @@ def choose_resources(args: argparse.Namespace, cpus: float, gpus: float) -> "Res
         args.cpu_ranks or 1,
         args.placement or "pack",
         may_grow=args.address is not None,
-        paths=_weights_files(args.weights),
+        paths=(*weights_files(args.weights), *set_folders(args.synthetic)),
     )
     count_workers(resources, cpus, gpus)
     if args.gpu_hours is not None and not asked:
         raise ValueError(NO_GPU_HOURS.format(args.gpu_hours))
     return resources
-
-
-def _weights_files(weights: str | None) -> tuple[Path, ...]:
-    """What every node must see for `--weights`, besides the run folder and the data."""
-    return () if weights in (None, "none", "package", "hub") else (Path(weights),)
 
 
 def prepare(
@@ -187,13 +175,14 @@ def _of_space(
 
     check.check_conditions(space)
     sized, notes = plan.fit_to_tier(space, sizes, args)
+    sized, more = name_set(sized, args.synthetic)
     check.check_space(sized)
     data, bundle = read()
-    fitted, anchors, more = _fit(sized, sizes, bundle)
+    fitted, anchors, others = _fit(sized, sizes, bundle)
     earlier, told = _earlier(args, root, fitted, sizes, bundle)
     anchors = [*anchors, *((role, dict(flat)) for role, flat in first_trials(earlier))]
     job = Job(args, words, root, fitted, sizes, data, bundle, anchors, earlier)
-    return job, notes + more + told
+    return job, notes + more + others + told
 
 
 def _of_configs(
@@ -237,10 +226,10 @@ def _fit(
 ) -> tuple["Space", "Anchors", list[str]]:
     """The space that data and weights allow, its first trials, and a sentence for each change."""
     from search import check, plan
-    from search.pretrained import fit_to_weights
 
     fitted, notes = plan.fit_to_data(space, bundle)
     check.check_space(fitted)
+    notes += check_set(fitted, bundle)
     weights = str(fitted.settings["weights"])
     try:
         fitted, more = fit_to_weights(fitted, weights, sizes.image_size)

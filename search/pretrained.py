@@ -1,6 +1,7 @@
 """Pretrained weights, tried on every backbone of a space before the search starts."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from spaces.space import Choice, Space
 from spaces.tiers import NEEDS_WEIGHTS
@@ -53,3 +54,19 @@ def _try_all(
         except (LookupError, ValueError, OSError) as error:
             refused[name] = str(error)
     return fitted, refused
+
+
+def weights_path(text: str) -> str:
+    """The path as every worker can open it. Raises FileNotFoundError where there is nothing."""
+    path = Path(text).resolve()
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no weights at '{text}'; give a file, a folder of <backbone>.safetensors, "
+            "package, hub or none"
+        )
+    return str(path)
+
+
+def weights_files(weights: str | None) -> tuple[Path, ...]:
+    """What every node must see for `--weights`, besides the run folder and the data."""
+    return () if weights in (None, "none", "package", "hub") else (Path(weights),)

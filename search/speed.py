@@ -100,7 +100,7 @@ def measure(flat: Mapping[str, Value], bundle: DataBundle, threads: int | None) 
     try:
         began = time.perf_counter()
         training = Training(TrialConfig.from_flat(flat), bundle)
-        images, batch = len(bundle.train), training.config.batch_size
+        images, batch = len(training.bundle.train), training.config.batch_size
         setup = time.perf_counter() - began
         training.train_on(min(images, batch))  # warm up: allocators, kernels
         step, busy = _timed(lambda: training.train_on(min(images, batch)), batch, images)

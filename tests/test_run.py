@@ -24,6 +24,7 @@ def test_the_flag_list_is_exactly_this():
         "--dry-run", "--pruner", "--objectives", "--warm-start", "--hours", "--gpu-hours",
         "--cpu-ranks", "--placement", "--max-concurrent", "--log", "--au-null", "--au-sides",
         "--configs", "--seeds",
+        "--synthetic",
     }  # fmt: skip
 
 

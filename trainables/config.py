@@ -43,8 +43,10 @@ class TrialConfig:
     features: Part = Part()  # of a frozen extractor, on which a classifier is fitted
     classifier: Part = Part()  # what is fitted on features
     synthesis: Part = Part()  # of feature vectors for classes of few images
+    synthetic: Part = Part()  # what is added to the training images
 
     weights: str = "none"  # none, package, hub, or the path of a file
+    synthetic_set: str = "none"  # the folder of generated images, or none
     attention_stage: str = "last"  # which feature map it works on: middle or last
     curriculum_order: str = "class_count"
     metric: str = "macro_f1"  # of metrics.OBJECTIVES: what its score is
@@ -175,6 +177,7 @@ OF_NETWORKS = {  # parts that a trial on features cannot have, and their names w
     "local": "none",
     "curriculum": "none",
     "mix": "none",
+    "synthetic": "none",
     **AU_EXTRAS,
 }
 
@@ -205,6 +208,16 @@ def check_features(config: TrialConfig) -> None:
                 else f"{name} '{part.name}' needs a network that is trained, and features "
                 f"'{config.features.name}' are fixed: set {name} to '{off}'"
             )
+
+
+def check_synthetic(config: TrialConfig) -> None:
+    """Raise ValueError for generated images without a set that they come from."""
+    if config.synthetic.name == "generated" and config.synthetic_set == "none":
+        raise ValueError(
+            "synthetic 'generated' needs a set of generated images, and synthetic_set is 'none': "
+            "give --synthetic FOLDER (python -m trainables.generation makes one), or set "
+            "synthetic to 'none' or 'repeated'"
+        )
 
 
 def pacing_horizon(config: TrialConfig) -> int:

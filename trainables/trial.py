@@ -19,7 +19,13 @@ from torch import nn
 from trainables import cost, metrics, state
 from trainables.au_task import make_au_task, mean_f1, watch
 from trainables.balance import BALANCES
-from trainables.config import TrialConfig, check_au_settings, check_features, check_rebalancing
+from trainables.config import (
+    TrialConfig,
+    check_au_settings,
+    check_features,
+    check_rebalancing,
+    check_synthetic,
+)
 from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
 from trainables.features.trial import run_features_trial
@@ -33,6 +39,7 @@ from trainables.ranks import ALONE, Ranks, here
 from trainables.replica import Replica, share_batch_norm
 from trainables.schedules import ORDERS, SCHEDULES, warmup_cosine
 from trainables.store import Predictions, Row, TrialResult, TrialStore, finite
+from trainables.synthetic import extended
 
 
 def run_trial(store: TrialStore, data: Path) -> Iterator[Row]:
@@ -72,10 +79,12 @@ class Training:
         check_rebalancing(config)
         check_au_settings(config)
         check_features(config)
+        check_synthetic(config)
         if config.fold:
             raise ValueError(
                 f"fold {config.fold}: cross-validation is not built yet, set fold to 0"
             )
+        bundle = extended(config, bundle)
         seed_everything(config.seed, "weights")
         self.config, self.bundle, self.ranks = config, bundle, ranks
         self.epoch, self.seconds = 0, 0.0

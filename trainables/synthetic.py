@@ -1,0 +1,128 @@
+"""More training images: generated ones, or real ones again as their control.
+
+SYNTHETIC: builder(*, hyper-parameters) -> rule: (bundle, folder of a synthetic set, rng) -> the
+images to add to the training split, or None. N training images, K classes, A action units.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.config import TrialConfig
+from trainables.data.bundle import DataBundle, Split
+from trainables.generation.conditions import cycle, spread_evenly
+from trainables.generation.provenance import take
+from trainables.generation.synthetic_set import set_for
+from trainables.registry import Registry, unknown
+
+Ints = NDArray[np.int64]
+Rule = Callable[[DataBundle, str, np.random.Generator], Split | None]
+
+SYNTHETIC: Registry[Callable[..., Rule]] = Registry("synthetic images")
+WHICH = ("all", "tail")
+
+
+@SYNTHETIC.register
+def none_() -> Rule:
+    """The real images alone."""
+    return lambda bundle, folder, rng: None
+
+
+@SYNTHETIC.register
+def generated(*, ratio: float = 1.0, classes: str = "all", balance: float = 0.5) -> Rule:
+    """`ratio` generated images for each real one, from a set made by `trainables.generation`.
+
+    Where `classes` is tail, only some classes have any, and whatever gives them away as generated
+    becomes a short cut to the label: all is the honest choice (methods 2.12).
+    """
+    _check(ratio, classes, balance)
+
+    def rule(bundle: DataBundle, folder: str, rng: np.random.Generator) -> Split:
+        made = set_for(Path(folder), bundle)
+        counts = additional(bundle.class_counts(), ratio, classes, balance)
+        missing = [bundle.class_names[k] for k in np.flatnonzero(counts) if k not in made.labels]
+        if missing:
+            raise ValueError(
+                f"the synthetic set at '{folder}' has no image of {', '.join(missing)}: make a "
+                "larger one (--images)"
+            )
+        rows = draw_rows(made.labels, counts, rng)
+        votes = bundle.train.distributions  # of a face that nobody has seen there are none
+        return Split(
+            made.images[rows],
+            made.labels[rows],
+            made.aus[rows],
+            tuple(f"generated/{row}" for row in rows),
+            None if votes is None else np.zeros((len(rows), votes.shape[1]), votes.dtype),
+        )
+
+    return rule
+
+
+@SYNTHETIC.register
+def repeated(*, ratio: float = 1.0, classes: str = "all", balance: float = 0.5) -> Rule:
+    """Real images again, as many of each class: the control, of equal cost and class balance."""
+    _check(ratio, classes, balance)
+
+    def rule(bundle: DataBundle, folder: str, rng: np.random.Generator) -> Split:
+        counts = additional(bundle.class_counts(), ratio, classes, balance)
+        more = take(bundle.train, draw_rows(bundle.train.labels, counts, rng))
+        return replace(more, ids=tuple(f"repeated/{name}" for name in more.ids))
+
+    return rule
+
+
+def additional(class_counts: Ints, ratio: float, classes: str, balance: float) -> Ints:
+    """(K,) images to add: round(ratio N) in all, a class as its count to the power of 1 - balance.
+
+    0 keeps the balance of the real images, 1 adds as many to each class that has any.
+    """
+    total = round(ratio * int(class_counts.sum()))
+    has_some = class_counts > 0
+    weights = np.where(has_some, class_counts.clip(1).astype(np.float64) ** (1 - balance), 0.0)
+    if classes == "tail":
+        weights = np.where(class_counts < class_counts.sum() / len(class_counts), weights, 0.0)
+        if not weights.any():
+            raise ValueError("no class is rarer than the mean: set synthetic.classes to 'all'")
+    return spread_evenly(total, weights)
+
+
+def extended(config: TrialConfig, bundle: DataBundle) -> DataBundle:
+    """The data with what the configuration adds to the training split; the same without anything.
+
+    Counts of classes and AUs, on which losses and samplers rest, are then those of the images that
+    are trained on, and so is the fingerprint another: no cache may take the two for one.
+    """
+    part = config.synthetic
+    rule = SYNTHETIC[part.name](**part.args)
+    more = rule(bundle, config.synthetic_set, np.random.default_rng([config.seed, 2]))
+    if more is None:
+        return bundle
+    train, ours, theirs = bundle.train, bundle.train.distributions, more.distributions
+    both = Split(
+        np.concatenate([train.images, more.images]),
+        np.concatenate([train.labels, more.labels]),
+        np.concatenate([train.aus, more.aus]),
+        (*train.ids, *more.ids),
+        None if ours is None or theirs is None else np.concatenate([ours, theirs]),
+    )
+    mark = f"{bundle.fingerprint}+{part.name}:{sorted(part.args.items())}:{config.seed}"
+    return replace(bundle, train=both, fingerprint=mark)
+
+
+def draw_rows(labels: Ints, counts: Ints, rng: np.random.Generator) -> Ints:
+    """Rows of so many images of each class; where there are too few, each as often as the next."""
+    rows = [cycle(np.flatnonzero(labels == k), int(n), rng) for k, n in enumerate(counts)]
+    return np.concatenate(rows)
+
+
+def _check(ratio: float, classes: str, balance: float) -> None:
+    if classes not in WHICH:
+        raise LookupError(unknown("synthetic.classes", classes, WHICH))
+    if not 0 < ratio <= 10:
+        raise ValueError(f"synthetic.ratio {ratio:g} must be above 0, and 10 at most")
+    if not 0 <= balance <= 1:
+        raise ValueError(f"synthetic.balance {balance:g} must be within 0 and 1")
