@@ -12,6 +12,7 @@ from trainables import cli
 from trainables.data import cache
 from trainables.generation import __main__ as command
 from trainables.generation import judge, sheet
+from trainables.generation.agreement import agreement
 from trainables.generation.looks import describe, fit_looks
 from trainables.generation.provenance import take
 from trainables.generation.synthetic_set import SyntheticSet, read_set, set_for
@@ -61,6 +62,8 @@ def test_the_set_is_of_the_training_split_and_says_what_was_seen(written):
     assert set(made.labels) == set(bundle.train.labels)
     assert np.bincount(made.labels).sum() >= len(bundle.train) // 2
     assert meta["thousand_images"] == 0.012
+    assert len(made.agreement) == len(made)
+    assert (made.agreement < 0).all()
 
 
 def test_the_averaged_generator_is_kept_and_makes_the_set(written):
@@ -134,6 +137,10 @@ def test_data_that_is_not_there_and_other_settings_are_mistakes(ended, written):
     assert "holds a GAN of gamma 1.0, now 3.0" in err
 
 
+def set_of(images, labels, aus):
+    return SyntheticSet(images, labels, aus, np.zeros(len(labels), np.float32))
+
+
 # --- judges --------------------------------------------------------------------------------------
 
 
@@ -149,14 +156,14 @@ def test_looks_are_scaled_and_tell_images_apart(bundle):
 def test_judges_know_copies_from_noise_and_from_new_faces(bundle):
     train, val = bundle.train, bundle.val
     half = len(val) // 2
-    fresh = SyntheticSet(np.array(val.images[:half]), val.labels[:half], val.aus[:half])
+    fresh = set_of(np.array(val.images[:half]), val.labels[:half], val.aus[:half])
     looks = fit_looks(np.asarray(train.images))
     mirrored = looks(train.images[..., ::-1])
     noise = np.random.default_rng(0).integers(0, 256, (60, 3, 48, 48), np.uint8)
     copies = np.array(train.images[:60, :, :, ::-1])  # mirrored
 
     def seen(images, labels, aus):
-        made = SyntheticSet(images, labels, aus)
+        made = set_of(images, labels, aus)
         views = (looks(train.images), looks(val.images), looks(images))
         return judge.Seen(*views, train, val, made)
 
@@ -179,11 +186,22 @@ def test_aus_agree_where_images_show_them_and_not_where_they_are_shuffled(bundle
     images = np.asarray(train.images)
     found = []
     for order in (np.arange(len(train)), np.random.default_rng(0).permutation(len(train))):
-        made = SyntheticSet(images, train.labels, train.aus[order])
+        made = set_of(images, train.labels, train.aus[order])
         found.append(judge.au_agreement(judge.Seen(*views, train, val, made), bundle.au_names))
     assert found[0]["auc_on_synthetic"] > 0.95
     assert found[0]["auc_on_validation"] > 0.75
     assert 0.4 < found[1]["auc_on_synthetic"] < 0.6
+
+
+def test_agreement_is_higher_for_the_aus_that_an_image_shows(bundle):
+    train, val = bundle.train, bundle.val
+    right = agreement(train, np.asarray(val.images), val.aus)
+    wrong = agreement(train, np.asarray(val.images), np.where(val.aus >= 0, 1 - val.aus, -1))
+    assert right.shape == (len(val),)
+    assert (right > wrong).mean() > 0.95
+    assert (right < 0).all()
+    unknown = agreement(train, np.asarray(val.images[:3]), np.full((3, val.aus.shape[1]), -1))
+    assert unknown.tolist() == [0, 0, 0]
 
 
 def test_real_images_held_out_help_as_training_images_and_noise_does_not(bundle):
@@ -195,7 +213,7 @@ def test_real_images_held_out_help_as_training_images_and_noise_does_not(bundle)
     gains = []
     others = np.asarray(train.images[~kept])
     for images in (others, np.zeros_like(others)):
-        made = SyntheticSet(images, train.labels[~kept], train.aus[~kept])
+        made = set_of(images, train.labels[~kept], train.aus[~kept])
         views = (looks(part.images), looks(bundle.val.images), looks(images))
         found = judge.classification(judge.Seen(*views, part, bundle.val, made), small)
         gains.append(found["generated_minus_repeated"]["accuracy"]["mean"])

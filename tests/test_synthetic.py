@@ -25,7 +25,7 @@ from trainables.generation.synthetic_set import (
     write_set,
 )
 from trainables.loop import make_feed
-from trainables.synthetic import SYNTHETIC, additional, extended
+from trainables.synthetic import SYNTHETIC, additional, best, extended
 from trainables.trial import Training, run_trial
 
 KINDS = ("generated", "repeated")
@@ -43,7 +43,7 @@ def made(bundle):
     images = np.zeros((len(labels), 3, 48, 48), np.uint8)
     images[:, :] = (np.arange(len(labels)) % 251)[:, None, None, None]
     aus = np.tile(np.arange(len(bundle.au_names)) < 3, (len(labels), 1)).astype(np.int8)
-    return SyntheticSet(images, labels, aus)
+    return SyntheticSet(images, labels, aus, np.linspace(-2, 0, len(labels), dtype=np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def config(kind, folder="none", **arguments):
 
 def test_a_set_is_read_as_it_was_written(folder, made):
     found, meta = read_set(folder)
-    for name in ("images", "labels", "aus"):
+    for name in ("images", "labels", "aus", "agreement"):
         assert (getattr(found, name) == getattr(made, name)).all()
     assert meta["synthetic_images"] == 560
 
@@ -152,6 +152,17 @@ def test_tail_only_adds_to_the_tail_only(bundle, folder, kind):
     assert (everywhere > 0).all()
 
 
+def test_only_the_images_that_agree_most_with_their_aus_are_kept(bundle, folder, made):
+    assert best(made, 1.0).tolist() == list(range(560))
+    kept = best(made, 0.1)  # 4 of the 40 of each class, the last, as agreement rises
+    assert kept.tolist() == [40 * k + n for k in range(14) for n in range(36, 40)]
+    assert len(best(made, 1e-9)) == 14  # one of each class at least
+    ids = extended(config("generated", folder, keep=0.1), bundle).train.ids[len(bundle.train) :]
+    assert {int(name.removeprefix("generated/")) for name in ids} == set(kept.tolist())
+    with pytest.raises(ValueError, match=r"synthetic.keep 0 must be above 0"):
+        SYNTHETIC["generated"](keep=0.0)
+
+
 def test_other_seeds_add_other_images_and_one_seed_the_same(bundle, folder):
     drawn = [extended(replace(config("generated", folder), seed=k), bundle) for k in (0, 0, 1)]
     ids = [part.train.ids for part in drawn]
@@ -190,7 +201,7 @@ def test_arguments_out_of_range_are_refused(kind, arguments, message):
 
 
 def test_a_set_without_an_image_of_a_class_is_refused(bundle, made, tmp_path):
-    few = SyntheticSet(made.images[40:], made.labels[40:], made.aus[40:])
+    few = SyntheticSet(*(array[40:] for array in vars(made).values()))
     write_set(tmp_path, few, {"data": identity(bundle)})
     with pytest.raises(ValueError, match="has no image of happily surprised: make a larger one"):
         extended(config("generated", tmp_path), bundle)

@@ -4,6 +4,7 @@ SYNTHETIC: builder(*, hyper-parameters) -> rule: (bundle, folder of a synthetic 
 images to add to the training split, or None. N training images, K classes, A action units.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from trainables.config import TrialConfig
 from trainables.data.bundle import DataBundle, Split
 from trainables.generation.conditions import cycle, spread_evenly
 from trainables.generation.provenance import take
-from trainables.generation.synthetic_set import set_for
+from trainables.generation.synthetic_set import SyntheticSet, set_for
 from trainables.registry import Registry, unknown
 
 Ints = NDArray[np.int64]
@@ -32,13 +33,18 @@ def none_() -> Rule:
 
 
 @SYNTHETIC.register
-def generated(*, ratio: float = 1.0, classes: str = "all", balance: float = 0.5) -> Rule:
+def generated(
+    *, ratio: float = 1.0, classes: str = "all", balance: float = 0.5, keep: float = 1.0
+) -> Rule:
     """`ratio` generated images for each real one, from a set made by `trainables.generation`.
 
-    Where `classes` is tail, only some classes have any, and whatever gives them away as generated
-    becomes a short cut to the label: all is the honest choice (methods 2.12).
+    Of each class the share `keep` is used that shows best the AUs it was asked for. Where `classes`
+    is tail, only some classes have any, and whatever gives them away as generated becomes a short
+    cut to the label: all is the honest choice (methods 2.12).
     """
     _check(ratio, classes, balance)
+    if not 0 < keep <= 1:
+        raise ValueError(f"synthetic.keep {keep:g} must be above 0, and 1 at most")
 
     def rule(bundle: DataBundle, folder: str, rng: np.random.Generator) -> Split:
         made = set_for(Path(folder), bundle)
@@ -49,7 +55,8 @@ def generated(*, ratio: float = 1.0, classes: str = "all", balance: float = 0.5)
                 f"the synthetic set at '{folder}' has no image of {', '.join(missing)}: make a "
                 "larger one (--images)"
             )
-        rows = draw_rows(made.labels, counts, rng)
+        usable = best(made, keep)
+        rows = usable[draw_rows(made.labels[usable], counts, rng)]
         votes = bundle.train.distributions  # of a face that nobody has seen there are none
         return Split(
             made.images[rows],
@@ -73,6 +80,16 @@ def repeated(*, ratio: float = 1.0, classes: str = "all", balance: float = 0.5) 
         return replace(more, ids=tuple(f"repeated/{name}" for name in more.ids))
 
     return rule
+
+
+def best(made: SyntheticSet, keep: float) -> Ints:
+    """Rows of the share `keep` of each class, at least one, that agree most with their AUs."""
+    order = np.argsort(-made.agreement, kind="stable")
+    kept = []
+    for k in np.unique(made.labels):
+        rows = order[made.labels[order] == k]
+        kept.append(rows[: math.ceil(keep * len(rows) - 1e-9)])
+    return np.sort(np.concatenate(kept))
 
 
 def additional(class_counts: Ints, ratio: float, classes: str, balance: float) -> Ints:

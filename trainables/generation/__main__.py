@@ -26,6 +26,7 @@ from trainables.cli import Parser, number, run_command, whole
 from trainables.data import aus, cache
 from trainables.data.bundle import DataBundle
 from trainables.generation import judge, provenance, sheet
+from trainables.generation.agreement import agreement
 from trainables.generation.conditions import wanted
 from trainables.generation.diffaugment import read_policy
 from trainables.generation.fit import Fitting, Settings, draw_images, fit
@@ -187,7 +188,7 @@ def make_set(
     rng = np.random.default_rng([fitting.settings.seed, 3])
     labels, units = wanted(seen.train, asked, rng)
     images = draw_images(fitting.average, labels, units, fitting.settings.seed)
-    return SyntheticSet(images, labels, units)
+    return SyntheticSet(images, labels, units, agreement(seen.train, images, units))
 
 
 def samples(fitting: Fitting, bundle: DataBundle, seen: provenance.Seen, path: Path) -> None:

@@ -22,7 +22,7 @@ def sampling_weights(labels: Ints, exponent: float) -> NDArray[np.float64]:
 def spread_evenly(total: int, weights: NDArray[np.float64]) -> Ints:
     """(K,) whole numbers that sum to `total` and are as near to proportional as they can be."""
     exact = total * weights / weights.sum()
-    out = np.floor(exact).astype(np.int64)
+    out: Ints = np.floor(exact).astype(np.int64)
     most_missed = np.argsort(out - exact, kind="stable")
     out[most_missed[: total - int(out.sum())]] += 1
     return out

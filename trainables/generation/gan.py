@@ -159,7 +159,8 @@ class Grow(nn.Module):
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         change = twice(self.grow(F.leaky_relu(self.first(x, style), SLOPE)))
         change = self.refine(F.leaky_relu(self.second(change, style), SLOPE))
-        return (change + twice(self.short(x))) / math.sqrt(2)
+        both: Tensor = change + twice(self.short(x))
+        return both / math.sqrt(2)
 
 
 def twice(x: Tensor) -> Tensor:

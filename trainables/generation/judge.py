@@ -6,23 +6,19 @@ features gains is the least that a claim needs; whether networks do is what tria
 """
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from trainables import metrics
 from trainables.data import splits
 from trainables.data.bundle import DataBundle, Split
 from trainables.features import judges
+from trainables.generation.agreement import can_be_learned, classifier
 from trainables.generation.looks import Floats, fit_looks
 from trainables.generation.synthetic_set import SyntheticSet
 from trainables.synthetic import additional, draw_rows
@@ -107,6 +103,7 @@ def probes(seen: Seen, class_names: tuple[str, ...]) -> Judgement:
     by_class = judges.probe_by_class(seen.val, seen.of_val.labels, seen.fake, seen.made.labels)
     return {
         "auc": judges.probe_auc(seen.val, seen.fake),
+        "auc_of_training_images": judges.probe_auc(seen.val, seen.train),
         "by_class": {class_names[k]: auc for k, auc in by_class.items()},
     }
 
@@ -118,7 +115,7 @@ def au_agreement(seen: Seen, au_names: tuple[str, ...]) -> Judgement:
     fake: dict[str, float] = {}
     for k, name in enumerate(au_names):
         columns = [aus[:, k] for aus in (seen.of_train.aus, seen.of_val.aus, seen.made.aus)]
-        if any(min((c == 1).sum(), (c == 0).sum()) < metrics.MIN_SUPPORT for c in columns):
+        if not all(map(can_be_learned, columns)):
             continue
         known = columns[0] >= 0
         model = classifier(seen.train[known], columns[0][known])
@@ -166,14 +163,6 @@ def scored(seen: Seen, inputs: Floats, labels: Ints) -> dict[str, float]:
     return {name: found[name] for name in SCORES}
 
 
-def classifier(inputs: Floats, labels: NDArray[np.integer]) -> Any:
-    """A logistic regression on standardised features, as far as its iterations bring it."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.03, max_iter=300))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(inputs, labels)
-
-
 def summary(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
     """Mean and standard deviation of each score."""
     return {
@@ -204,7 +193,8 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         f"memorisation: {copies['copied_share']:.1%} nearer to a training image than all but 5 % "
         f"of validation images are; alike by hash {copies['alike_share']:.1%} "
         f"({copies['alike_share_of_validation']:.1%})",
-        f"is it synthetic? AUC {number(found['probe']['auc'])} (0.5: cannot be told)",
+        f"is it synthetic? AUC {number(found['probe']['auc'])} (0.5: cannot be told; "
+        f"training images {number(found['probe']['auc_of_training_images'])})",
         f"action units: AUC {number(units['auc_on_synthetic'])} of what was asked for "
         f"({number(units['auc_on_validation'])} on validation images)",
         f"as training images: macro-F1 {gain['mean']:+.3f} ± {gain['sd']:.3f} over repeated real "

@@ -1,6 +1,7 @@
 """A set of synthetic images on disk, and whose training images it was made from. No torch.
 
-<folder>/synthetic.npz   images uint8 (N, 3, S, S), labels (N,), aus (N, A) in {1, 0, -1 unknown}
+<folder>/synthetic.npz   images uint8 (N, 3, S, S), labels (N,), aus (N, A) in {1, 0, -1 unknown},
+                         agreement (N,) with the AUs asked for, higher is better
          meta.json       `provenance.identity` of the data, what was seen, how it was made
 """
 
@@ -8,7 +9,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ class SyntheticSet:
     images: NDArray[np.uint8]  # (N, 3, S, S)
     labels: NDArray[np.int64]  # (N,)
     aus: NDArray[np.int8]  # (N, A)
+    agreement: NDArray[
+        np.float32
+    ]  # (N,) of each image with its AUs, as classifiers of real ones see
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -37,7 +41,7 @@ class SyntheticSet:
 def write_set(folder: Path, made: SyntheticSet, meta: Mapping[str, Any]) -> None:
     """Write both files; meta.json last, as without it there is no set."""
     data = io.BytesIO()
-    np.savez(data, images=made.images, labels=made.labels, aus=made.aus)
+    np.savez(data, **vars(made))
     (folder / META).unlink(missing_ok=True)
     replace_file(folder / IMAGES, data.getvalue(), is_durable=True)
     stamp = hashlib.sha256(data.getvalue()).hexdigest()
@@ -61,7 +65,7 @@ def read_set(folder: Path) -> tuple[SyntheticSet, dict[str, Any]]:
         if hashlib.sha256(data).hexdigest() != meta["synthetic_sha256"]:
             raise ValueError(f"{IMAGES} is not the file that {META} was written for")
         with np.load(io.BytesIO(data), allow_pickle=False) as f:
-            made = SyntheticSet(f["images"], f["labels"], f["aus"])
+            made = SyntheticSet(**{field.name: f[field.name] for field in fields(SyntheticSet)})
         _ = meta["data"]["train_sha256"]
     except (ValueError, LookupError, TypeError, OSError) as error:
         raise ValueError(f"the synthetic set at '{folder}' cannot be read: {error}") from error
