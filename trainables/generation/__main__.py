@@ -119,7 +119,7 @@ def produce(
         "seen": evidence,
         "settings": asdict(settings),
         "thousand_images": fitting.done * settings.batch / 1000,
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds_of_last_call": round(time.monotonic() - began, 1),
         "device": fitting.device.type,
         "made": datetime.now().astimezone().isoformat(timespec="seconds"),
         "versions": {name: metadata.version(name) for name in ("torch", "numpy")},
