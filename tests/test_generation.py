@@ -25,7 +25,7 @@ from trainables.generation.game import (
     r1_penalty,
 )
 from trainables.generation.gan import Discriminator, Generator, Shape, halvings, spread
-from trainables.generation.provenance import content, only_training, proof, shared, take
+from trainables.generation.provenance import Seen, content, evidence, only_training, take
 
 SHAPE = Shape(24, 3, 4, ((0, 1), (0, 2), (1, 2)), 3)
 SMALL = Settings(steps=4, batch=8, width=4)
@@ -308,7 +308,7 @@ class Untouchable:
     def touched(self, *key):
         raise AssertionError("a held-out image was touched")
 
-    __getattr__ = __getitem__ = __iter__ = __array__ = touched
+    __getattr__ = __getitem__ = __iter__ = __len__ = __array__ = touched
 
 
 def test_a_fit_never_reads_an_image_that_is_held_out(bundle, seen, tmp_path):
@@ -329,7 +329,7 @@ def test_poisoned_held_out_images_change_nothing(bundle, seen, tmp_path):
     poisoned = replace(bundle, val=replace(bundle.val, images=noise))
     other = only_training(poisoned)
     kept = [k for k, name in enumerate(other.train.ids) if name in set(seen.train.ids)]
-    assert other.compared == seen.compared
+    assert other.proof.held_out == seen.proof.held_out
     one, two = (
         fitting_of(bundle, part) for part in (seen.train, take(other.train, np.array(kept)))
     )
@@ -345,13 +345,14 @@ def test_a_training_image_that_is_held_out_too_is_left_out_and_the_proof_says_so
     images[9] = np.clip(bundle.val.images[2].astype(int) + 2, 0, 255)  # nearly the same
     leaky = replace(bundle, train=replace(bundle.train, images=images))
     found = only_training(leaky)
-    assert {bundle.train.ids[k] for k in (3, 7, 9)} <= set(found.left_out)
-    assert len(found.train) == len(images) - len(found.left_out)
-    evidence = proof(found, leaky)
-    assert evidence["exact_or_near_copies_of_held_out"] == 0
-    assert evidence["compared_with_held_out"] == len(bundle.val) + len(bundle.test)
-    assert evidence["sha256"] == content(found.train) != content(leaky.train)
-    assert len(shared(images, [bundle.val.images])) > 0  # the proof can fail
+    assert {bundle.train.ids[k] for k in (3, 7, 9)} <= set(found.proof.excluded)
+    assert len(found.train) == len(images) - len(found.proof.excluded)
+    told = evidence(found, leaky)
+    assert told["seen"] == len(found.train)
+    assert told["held_out"] == len(bundle.val) + len(bundle.test)
+    assert told["sha256"] == content(found.train) != content(leaky.train)
+    with pytest.raises(ValueError, match="are validation or test images"):  # it can fail
+        evidence(Seen(leaky.train, found.proof), leaky)
 
 
 # --- a fit ---------------------------------------------------------------------------------------

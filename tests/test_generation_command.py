@@ -55,9 +55,9 @@ def test_the_set_is_of_the_training_split_and_says_what_was_seen(written):
     made = set_for(written, bundle)
     _, meta = read_set(written)
     evidence = meta["seen"]
-    assert evidence["exact_or_near_copies_of_held_out"] == 0
-    assert evidence["images"] + len(evidence["left_out"]) == len(bundle.train)
-    assert evidence["compared_with_held_out"] == len(bundle.val) + len(bundle.test)
+    assert evidence["seen"] + len(evidence["excluded"]) == len(bundle.train)
+    assert evidence["held_out"] == len(bundle.val) + len(bundle.test)
+    assert len(evidence["sha256"]) == len(evidence["seen_digest"]) == 64
     assert made.images.shape[1:] == (3, 32, 32)
     assert set(made.labels) == set(bundle.train.labels)
     assert np.bincount(made.labels).sum() >= len(bundle.train) // 2

@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_trial import QUICK, new_trial, timeless
 
-from search import check
+from search import check, plan
 from search.generated import check_set, name_set
 from spaces.space import Choice, Space, Uniform
 from trainables.config import TrialConfig
@@ -161,6 +161,16 @@ def test_only_the_images_that_agree_most_with_their_aus_are_kept(bundle, folder,
     assert {int(name.removeprefix("generated/")) for name in ids} == set(kept.tolist())
     with pytest.raises(ValueError, match=r"synthetic.keep 0 must be above 0"):
         SYNTHETIC["generated"](keep=0.0)
+
+
+def test_generated_images_of_the_tail_only_come_with_a_warning(bundle, caplog):
+    SYNTHETIC["generated"]()
+    SYNTHETIC["repeated"](classes="tail")
+    assert not caplog.records
+    SYNTHETIC["generated"](classes="tail")
+    assert "whatever gives these away tells the class" in caplog.text
+    _, notes = plan.fit_to_data(space(), bundle)
+    assert any("synthetic.classes 'tail' is a shortcut risk" in note for note in notes)
 
 
 def test_other_seeds_add_other_images_and_one_seed_the_same(bundle, folder):

@@ -132,7 +132,9 @@ def check_rebalancing(config: TrialConfig) -> None:
 
 SHORTCUTS = {  # (part, name): what a network can learn there in place of the expression
     ("augment", "minority_only"): "only pictures of rare classes are distorted strongly, so that "
-    "the distortion itself tells the class: a control, not a technique"
+    "the distortion itself tells the class: a control, not a technique",
+    ("synthetic.classes", "tail"): "only rare classes have generated images, so that whatever "
+    "gives these away tells the class: 'all' is the honest choice",
 }
 
 AU_EXTRAS = {  # parts of AU supervision, and their names when off

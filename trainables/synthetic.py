@@ -4,6 +4,7 @@ SYNTHETIC: builder(*, hyper-parameters) -> rule: (bundle, folder of a synthetic 
 images to add to the training split, or None. N training images, K classes, A action units.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,12 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.config import TrialConfig
+from trainables.config import SHORTCUTS, TrialConfig
 from trainables.data.bundle import DataBundle, Split
 from trainables.generation.conditions import cycle, spread_evenly
 from trainables.generation.provenance import take
 from trainables.generation.synthetic_set import SyntheticSet, set_for
 from trainables.registry import Registry, unknown
+
+log = logging.getLogger(__name__)
 
 Ints = NDArray[np.int64]
 Rule = Callable[[DataBundle, str, np.random.Generator], Split | None]
@@ -43,6 +46,8 @@ def generated(
     cut to the label: all is the honest choice (methods 2.12).
     """
     _check(ratio, classes, balance)
+    if classes == "tail":
+        log.warning("synthetic.classes 'tail': %s", SHORTCUTS["synthetic.classes", "tail"])
     if not 0 < keep <= 1:
         raise ValueError(f"synthetic.keep {keep:g} must be above 0, and 1 at most")
 

@@ -109,11 +109,11 @@ def produce(
     given.out.mkdir(parents=True, exist_ok=True)
     show("look for images held out", 0, 1, "")
     seen = provenance.only_training(bundle)
-    evidence = provenance.proof(seen, bundle)
+    evidence = provenance.evidence(seen, bundle)
     show("look for images held out", 1, 1, "")
     fitting = make_fitting(bundle, seen, settings)
     began = time.monotonic()
-    run(fitting, bundle, seen, given.out, str(evidence["sha256"]), show)
+    run(fitting, bundle, seen, given.out, evidence["sha256"], show)
     meta = {
         "data": provenance.identity(bundle),
         "seen": evidence,

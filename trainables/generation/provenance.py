@@ -1,20 +1,18 @@
-"""What a GAN has seen: hashes of its training images, and proof that no image held out is in there.
+"""What a GAN may see: training images, without those held out, and the record that it saw no others.
 
 N images. Test images are looked at (their pixels, not their labels) to keep them out, and so are
 those of validation; neither is handed on.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data import splits
 from trainables.data.bundle import DataBundle, Split
-
-Ints = NDArray[np.int64]
-HELD_OUT = ("val", "test")
+from trainables.pretraining.exclusion import Proof, exclude, fingerprints, verify
 
 
 @dataclass(frozen=True)
@@ -22,8 +20,7 @@ class Seen:
     """The training images that a GAN may see, and why the others may not be seen."""
 
     train: Split
-    left_out: tuple[str, ...]  # ids of training images that are, or look like, one held out
-    compared: int  # images held out
+    proof: Proof
 
 
 def content(part: Split) -> str:
@@ -49,41 +46,25 @@ def identity(bundle: DataBundle) -> dict[str, object]:
 
 
 def only_training(bundle: DataBundle) -> Seen:
-    """The training images without those that validation or test hold too, exactly or nearly."""
-    held_out = [getattr(bundle, name).images for name in HELD_OUT]
-    copies = np.unique(shared(bundle.train.images, held_out))
-    kept = np.setdiff1d(np.arange(len(bundle.train)), copies)
-    train = take(bundle.train, kept)
-    return Seen(train, tuple(bundle.train.ids[k] for k in copies), sum(map(len, held_out)))
+    """The training images without those that validation or test hold too, exactly or nearly.
+
+    Raises ValueError when none is left.
+    """
+    train = bundle.train
+    kept, proof = exclude(train.ids, fingerprints(train.images), bundle)
+    return Seen(take(train, np.flatnonzero(kept)), proof)
 
 
-def proof(seen: Seen, bundle: DataBundle) -> dict[str, object]:
-    """The evidence for the record, found on what was seen: its hash, and the copies among it."""
-    left = shared(seen.train.images, [getattr(bundle, name).images for name in HELD_OUT])
-    return {
-        "images": len(seen.train),
-        "sha256": content(seen.train),
-        "compared_with_held_out": seen.compared,
-        "exact_or_near_copies_of_held_out": len(np.unique(left)),
-        "near_copies_were_sought": len(seen.train) + seen.compared <= splits.MOST_IMAGES,
-        "left_out": list(seen.left_out),
-    }
+def evidence(seen: Seen, bundle: DataBundle) -> dict[str, Any]:
+    """The proof for the record, found to hold on fingerprints made anew from what is to be seen.
+
+    Raises ValueError where an image held out is among it.
+    """
+    verify(seen.train.ids, fingerprints(seen.train.images), seen.proof, bundle)
+    return {**asdict(seen.proof), "sha256": content(seen.train)}
 
 
-def shared(images: NDArray[np.uint8], others: list[NDArray[np.uint8]]) -> Ints:
-    """Which of the images are among the others too: equal pixels, or alike, mirrored or not."""
-    own = len(images)
-    parts = [images, *others]
-    digests = [_digest(image) for part in parts for image in part]
-    known = set(digests[own:])
-    exact = np.array([k for k in range(own) if digests[k] in known], np.int64)
-    looks = [splits.look(np.asarray(image).transpose(1, 2, 0)) for part in parts for image in part]
-    near = splits.near_pairs(np.stack([h for h, _ in looks]), np.stack([t for _, t in looks]))
-    across = near[(near[:, 0] < own) & (near[:, 1] >= own), 0]
-    return np.concatenate([exact, across])
-
-
-def take(part: Split, rows: Ints) -> Split:
+def take(part: Split, rows: NDArray[np.int64]) -> Split:
     """These images of a split, in memory, and all that is known of them."""
     votes = part.distributions
     return replace(
@@ -94,7 +75,3 @@ def take(part: Split, rows: Ints) -> Split:
         ids=tuple(part.ids[k] for k in rows),
         distributions=None if votes is None else votes[rows],
     )
-
-
-def _digest(image: NDArray[np.uint8]) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()
