@@ -1,4 +1,4 @@
-"""What a GAN may see: training images, without those held out, and the record that it saw no others.
+"""What a GAN may see: training images without those held out, and the record that it saw no more.
 
 N images. Test images are looked at (their pixels, not their labels) to keep them out, and so are
 those of validation; neither is handed on.
