@@ -4,6 +4,7 @@ K classes, A action units. Torch and timm are imported only when something is bu
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,8 @@ def check_conditions(space: Space) -> None:
     """Raise LookupError for a condition on a plug-in that does not exist: it would never hold."""
     known = registries()
     for name, dim in space.dimensions.items():
-        for other, values in dim.when.items():
+        needs = dim.needs.values() if isinstance(dim, Choice) else ()
+        for other, values in chain(dim.when.items(), *(when.items() for when in needs)):
             for value in values:
                 if other in known and value not in known[other]:
                     raise LookupError(

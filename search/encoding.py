@@ -100,7 +100,19 @@ class Encoder:
                 low, high = _bounds(dim)
                 near = np.round(_unscale(dim, low + points[:, i] * (high - low)))
                 points[:, i] = (_scale(dim, np.clip(near, dim.low, dim.high)) - low) / (high - low)
+        self._meet_needs(points)
         return np.where(self._active(points), points, np.nan)
+
+    def _meet_needs(self, points: Array) -> None:
+        """Put the default in place of options whose needs are not met, as `Space.settled` does."""
+        for i, (_, dim) in enumerate(self.dims):
+            if not isinstance(dim, Choice) or not dim.needs:
+                continue
+            active = self._active(points)
+            for option, when in dim.needs.items():
+                met = [self._holds(parent, v, points, active) for parent, v in when.items()]
+                is_unmet = (points[:, i] == _to_unit(dim, option)) & ~np.all(met, axis=0)
+                points[is_unmet, i] = _to_unit(dim, dim.default)
 
     def _active(self, points: Array) -> NDArray[np.bool_]:
         active = np.ones(points.shape, dtype=bool)

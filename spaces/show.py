@@ -6,7 +6,7 @@ Imports nothing but the standard library and, to print a table, rich.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from rich.console import Console
@@ -60,8 +60,10 @@ def _row(space: Space, name: str) -> dict[str, object]:
         if isinstance(dim, Choice)
         else {"low": dim.low, "high": dim.high, "log": is_log(dim)}
     )
-    confidence = {"confidence": dim.confidence} if dim.confidence else {}
-    return {"kind": kind(dim), **held, "default": dim.default, "when": dim.when, **confidence}
+    more: dict[str, object] = {"confidence": dim.confidence} if dim.confidence else {}
+    if isinstance(dim, Choice) and dim.needs:
+        more["needs"] = dim.needs
+    return {"kind": kind(dim), **held, "default": dim.default, "when": dim.when, **more}
 
 
 def space_table(space: Space, width: int = 80) -> Table:
@@ -73,7 +75,7 @@ def space_table(space: Space, width: int = 80) -> Table:
         table.add_column(name, width=own, overflow="fold")
     for name, dim in space.settings.items():
         if isinstance(dim, Dimension):
-            when = "; ".join(condition(space, other, v) for other, v in dim.when.items())
+            when = "; ".join(conditions(space, dim))
             table.add_row(name, kind(dim), values(dim), short(dim.default), when)
         else:
             table.add_row(name, "fixed", "", short(dim), "")
@@ -103,6 +105,13 @@ def values(dim: Dimension) -> str:
     if isinstance(dim, Choice):
         return ", ".join(map(short, dim.options))
     return f"{dim.low:g} … {dim.high:g}"
+
+
+def conditions(space: Space, dim: Dimension) -> Iterator[str]:
+    """When a dimension exists, and each option of it that goes with certain settings only."""
+    yield from (condition(space, other, v) for other, v in dim.when.items())
+    for option, when in dim.needs.items() if isinstance(dim, Choice) else ():
+        yield f"{short(option)} if " + ", ".join(condition(space, o, v) for o, v in when.items())
 
 
 def condition(space: Space, name: str, wanted: tuple[Value, ...]) -> str:

@@ -1,107 +1,24 @@
 """A search space is data: name -> dimension or constant. Standard library only.
 
-"loss.gamma" is an argument of the part "loss"; `when` says for which choices an argument exists.
-`default` is also a belief about where good values lie: a random draw stays near it with the chance
-`confidence`, 0 unless the space says otherwise.
+"loss.gamma" is an argument of the part "loss"; its dimension says when it exists (`dimensions.py`).
 """
 
 import hashlib
 import json
-import math
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
-Value = str | int | float | bool
-When = Mapping[str, tuple[Value, ...]]  # all named settings must have one of the listed values
-NEAR = 0.15  # standard deviation of a draw near the default, as a share of the range
+from spaces.dimensions import Choice as Choice  # what a space is made of comes from one place
+from spaces.dimensions import Dimension as Dimension
+from spaces.dimensions import IntRange as IntRange
+from spaces.dimensions import LogUniform as LogUniform
+from spaces.dimensions import Uniform as Uniform
+from spaces.dimensions import Value as Value
+from spaces.dimensions import When as When
+from spaces.dimensions import as_dict, believed
+from spaces.dimensions import is_log as is_log
 
-
-@dataclass(frozen=True)
-class Choice:
-    """One of `options`, without order."""
-
-    options: tuple[Value, ...]
-    default: Value
-    when: When = field(default_factory=dict)
-    confidence: float = 0.0
-
-    def contains(self, value: Value) -> bool:
-        return any(value == option and type(value) is type(option) for option in self.options)
-
-    def ends(self) -> tuple[Value, ...]:
-        """The values a corner test tries: here, all."""
-        return self.options
-
-    def sample(self, rng: random.Random) -> Value:
-        return rng.choice(self.options)
-
-
-@dataclass(frozen=True)
-class IntRange:
-    """A whole number from `low` to `high`, both included."""
-
-    low: int
-    high: int
-    default: int
-    log: bool = False
-    when: When = field(default_factory=dict)
-    confidence: float = 0.0
-
-    def contains(self, value: Value) -> bool:
-        return isinstance(value, int) and self.low <= value <= self.high
-
-    def ends(self) -> tuple[Value, ...]:
-        return (self.low, self.high)
-
-    def sample(self, rng: random.Random) -> Value:
-        if not self.log:
-            return rng.randint(self.low, self.high)
-        drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high + 1)))
-        return min(self.high, int(drawn))
-
-
-@dataclass(frozen=True)
-class Uniform:
-    """A number from `low` to `high`."""
-
-    low: float
-    high: float
-    default: float
-    when: When = field(default_factory=dict)
-    confidence: float = 0.0
-
-    def contains(self, value: Value) -> bool:
-        return isinstance(value, (int, float)) and self.low <= value <= self.high
-
-    def ends(self) -> tuple[Value, ...]:
-        return (self.low, self.high)
-
-    def sample(self, rng: random.Random) -> Value:
-        return rng.uniform(self.low, self.high)
-
-
-@dataclass(frozen=True)
-class LogUniform:
-    """A positive number from `low` to `high`, uniform in its logarithm."""
-
-    low: float
-    high: float
-    default: float
-    when: When = field(default_factory=dict)
-    confidence: float = 0.0
-
-    def contains(self, value: Value) -> bool:
-        return isinstance(value, (int, float)) and self.low <= value <= self.high
-
-    def ends(self) -> tuple[Value, ...]:
-        return (self.low, self.high)
-
-    def sample(self, rng: random.Random) -> Value:
-        return math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
-
-
-Dimension = Choice | IntRange | Uniform | LogUniform
 Pick = Callable[[str, Dimension], Value]
 
 
@@ -133,7 +50,10 @@ class Space:
         return any(dim.confidence > 0 for dim in self.dimensions.values())
 
     def draw(self, pick: Pick) -> dict[str, Value]:
-        """One flat configuration: `pick` is asked, in order, for every dimension that applies."""
+        """One flat configuration: `pick` is asked, in order, for every dimension that applies.
+
+        What it says stands, and may be an option whose needs are not met.
+        """
         flat: dict[str, Value] = {}
         for name, dim in self.settings.items():
             if not isinstance(dim, Dimension):
@@ -142,9 +62,20 @@ class Space:
                 flat[name] = pick(name, dim)
         return flat
 
+    def settled(self, pick: Pick) -> dict[str, Value]:
+        """The same, with the default in place of an option whose needs are not met."""
+        flat: dict[str, Value] = {}
+        for name, dim in self.settings.items():
+            if not isinstance(dim, Dimension):
+                flat[name] = dim
+            elif applies(dim, flat):
+                value = pick(name, dim)
+                flat[name] = value if is_met(needs_of(dim, value), flat) else dim.default
+        return flat
+
     def sample(self, rng: random.Random) -> dict[str, Value]:
         """One configuration at random: uniform, but for the share that stays near the defaults."""
-        return self.draw(lambda _, dim: _believed(dim, rng))
+        return self.settled(lambda _, dim: believed(dim, rng))
 
     def defaults(self) -> dict[str, Value]:
         return self.draw(lambda _, dim: dim.default)
@@ -157,7 +88,7 @@ class Space:
         """The defaults with each dimension in turn at each end, its conditions made true first."""
         for name, dim in self.dimensions.items():
             for end in dim.ends():
-                wanted = {**self.enabling(name), name: end}
+                wanted = {**self.enabling(name), **self._meeting(needs_of(dim, end)), name: end}
                 flat = self.nearest(wanted)
                 if name in flat:
                     yield flat
@@ -165,16 +96,18 @@ class Space:
     def enabling(self, name: str) -> dict[str, Value]:
         """Values of other settings under which dimension `name` exists."""
         dim = self.settings[name]
+        return self._meeting(dim.when) if isinstance(dim, Dimension) else {}
+
+    def _meeting(self, when: When) -> dict[str, Value]:
+        """Values of settings that meet a condition, the defaults where they do."""
         wanted: dict[str, Value] = {}
-        for other, values in (dim.when if isinstance(dim, Dimension) else {}).items():
+        for other, values in when.items():
             allowed = self.settings[other]
             if isinstance(allowed, Dimension):
-                wanted[other] = (
-                    allowed.default
-                    if allowed.default in values
-                    else next(v for v in values if allowed.contains(v))
-                )
-                wanted = {**self.enabling(other), **wanted}
+                own = allowed.default
+                chosen = own if own in values else next(v for v in values if allowed.contains(v))
+                further = self._meeting(needs_of(allowed, chosen))
+                wanted = {**self.enabling(other), **further, **wanted, other: chosen}
         return wanted
 
     def fixed(self, values: Mapping[str, Value]) -> "Space":
@@ -192,9 +125,11 @@ class Space:
         left = tuple(o for o in dim.options if o not in options)
         if not left:
             raise ValueError(f"space '{self.name}': nothing is left of '{name}' without {options}")
-        default = dim.default if dim.default in left else left[0]
+        free = [o for o in left if o not in dim.needs]
+        default = dim.default if dim.default in left else (free or left)[0]
+        needs = {o: when for o, when in dim.needs.items() if o in left and o != default}
         kept: Dimension | Value = (
-            left[0] if len(left) == 1 else replace(dim, options=left, default=default)
+            left[0] if len(left) == 1 else replace(dim, options=left, default=default, needs=needs)
         )
         return replace(self, settings=prune({**self.settings, name: kept}))
 
@@ -206,7 +141,7 @@ class Space:
     def as_dict(self) -> dict[str, object]:
         """Plain JSON data: what a run records. Anchors are no part: they are trials of the run."""
         return {
-            name: _as_dict(dim) if isinstance(dim, Dimension) else dim
+            name: as_dict(dim) if isinstance(dim, Dimension) else dim
             for name, dim in self.settings.items()
         }
 
@@ -218,47 +153,41 @@ class Space:
 
 def applies(dim: Dimension, flat: Mapping[str, Value]) -> bool:
     """Whether the settings drawn so far call for this dimension."""
-    return all(name in flat and flat[name] in values for name, values in dim.when.items())
+    return is_met(dim.when, flat)
+
+
+def is_met(when: When, flat: Mapping[str, Value]) -> bool:
+    """Whether all the settings named have one of the values listed."""
+    return all(name in flat and flat[name] in values for name, values in when.items())
+
+
+def needs_of(dim: Dimension, value: Value) -> When:
+    """The settings that a value goes with."""
+    return dim.needs.get(value, {}) if isinstance(dim, Choice) else {}
 
 
 def prune(settings: Mapping[str, Dimension | Value]) -> dict[str, Dimension | Value]:
-    """Settings without the dimensions whose condition can no longer hold."""
+    """Settings without the dimensions and options whose condition can no longer hold."""
     kept: dict[str, Dimension | Value] = {}
     for name, dim in settings.items():
-        if not isinstance(dim, Dimension) or all(
-            _reachable(kept.get(o), v) for o, v in dim.when.items()
-        ):
+        if not isinstance(dim, Dimension):
             kept[name] = dim
+        elif _can_be_met(dim.when, kept):
+            kept[name] = _without_unmet(dim, kept)
     return kept
 
 
-def _as_dict(dim: Dimension) -> dict[str, object]:
-    """The dimension as data; a confidence of 0 is left out, as older runs know none."""
-    data = {"type": type(dim).__name__, **asdict(dim)}
-    return data if dim.confidence else {n: v for n, v in data.items() if n != "confidence"}
+def _without_unmet(dim: Dimension, kept: Mapping[str, Dimension | Value]) -> Dimension | Value:
+    """The dimension without options whose needs cannot be met; the default has none."""
+    if not isinstance(dim, Choice) or all(_can_be_met(w, kept) for w in dim.needs.values()):
+        return dim
+    needs = {option: when for option, when in dim.needs.items() if _can_be_met(when, kept)}
+    options = tuple(o for o in dim.options if o in needs or o not in dim.needs)
+    return replace(dim, options=options, needs=needs) if len(options) > 1 else dim.default
 
 
-def is_log(dim: Dimension) -> bool:
-    """Whether the dimension is a range on a logarithmic scale."""
-    return isinstance(dim, LogUniform) or (isinstance(dim, IntRange) and dim.log)
-
-
-def _believed(dim: Dimension, rng: random.Random) -> Value:
-    """Near the default with the chance of its confidence; without one nothing more is drawn."""
-    is_near = dim.confidence > 0 and rng.random() < dim.confidence
-    return _near(dim, rng) if is_near else dim.sample(rng)
-
-
-def _near(dim: Dimension, rng: random.Random) -> Value:
-    """A value near the default, on the scale of the range, reflected at its ends."""
-    if isinstance(dim, Choice):
-        return dim.default
-    to, back = (math.log, math.exp) if is_log(dim) else (float, float)
-    first, last = to(dim.low), to(dim.high)
-    share = (to(dim.default) - first) / (last - first) + rng.gauss(0.0, NEAR)
-    share = min(1.0, max(0.0, -share if share < 0 else 2 - share if share > 1 else share))
-    value = min(dim.high, max(dim.low, back(first + share * (last - first))))
-    return round(value) if isinstance(dim, IntRange) else value
+def _can_be_met(when: When, kept: Mapping[str, Dimension | Value]) -> bool:
+    return all(_reachable(kept.get(other), values) for other, values in when.items())
 
 
 def _reachable(dim: Dimension | Value | None, values: tuple[Value, ...]) -> bool:
@@ -281,7 +210,12 @@ def _check(space: str, name: str, dim: Dimension, seen: set[str]) -> None:
         raise ValueError(f"{where}: confidence {dim.confidence} must be 0 or more and below 1")
     if not dim.contains(dim.default):
         raise ValueError(f"{where}: the default {dim.default!r} is not in the range")
-    if missing := set(dim.when) - seen:
+    named = set(dim.when)
+    if isinstance(dim, Choice) and dim.needs:
+        if strange := [o for o in dim.needs if o not in dim.options or o == dim.default]:
+            raise ValueError(f"{where}: needs are for options but the default, not {strange}")
+        named |= {other for when in dim.needs.values() for other in when}
+    if missing := named - seen:
         raise ValueError(
             f"{where}: its condition names {sorted(missing)}, which must stand before it"
         )

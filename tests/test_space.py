@@ -2,10 +2,12 @@
 
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.encoding import Encoder
 from spaces.anchors import first_tries, lacking
 from spaces.catalog import NAMES, find
 from spaces.space import Choice, Dimension, IntRange, LogUniform, Space, Uniform, applies
@@ -45,6 +47,74 @@ def test_corners_reach_both_ends_of_every_dimension() -> None:
     corners = list(TOY.corners())
     for name, dim in TOY.dimensions.items():
         assert set(dim.ends()) <= {c[name] for c in corners if name in c}
+
+
+RAMPED = Space(
+    "ramped",
+    {
+        "loss": Choice(("ce", "balanced"), "ce"),
+        "mix": Choice(("none", "mixup"), "none"),
+        "pace": Choice(("none", "linear"), "none"),
+        "drives": Choice(
+            ("data", "tau", "mix"),
+            "data",
+            {"pace": ("linear",)},
+            needs={"tau": {"loss": ("balanced",)}, "mix": {"mix": ("mixup",)}},
+        ),
+        "order": Choice(("count", "random"), "count", {"drives": ("data",)}),
+    },
+)
+
+
+def is_sound(flat: dict) -> bool:
+    drives = flat.get("drives", "data")
+    needs = {"data": True, "tau": flat["loss"] == "balanced", "mix": flat["mix"] == "mixup"}
+    return needs[drives] and ("order" in flat) == (flat.get("drives") == "data")
+
+
+@given(st.integers(0, 10**6))
+def test_an_option_is_drawn_only_with_what_it_needs(seed: int) -> None:
+    assert is_sound(RAMPED.sample(random.Random(seed)))
+
+
+def test_every_option_is_drawn_and_has_a_corner_with_what_it_needs() -> None:
+    rng = random.Random(0)
+    drawn = {RAMPED.sample(rng).get("drives") for _ in range(200)}
+    assert drawn == {None, "data", "tau", "mix"}
+    corners = list(RAMPED.corners())
+    assert all(map(is_sound, corners))
+    assert {flat["drives"] for flat in corners if "drives" in flat} == {"data", "tau", "mix"}
+
+
+def test_what_the_model_draws_has_what_it_needs_too() -> None:
+    encoder, rng = Encoder(RAMPED), np.random.default_rng(0)
+    points = encoder.mutate(encoder.sample(300, rng), rng)
+    flats = [encoder.flat(point) for point in points]
+    assert all(map(is_sound, flats))
+    assert {flat.get("drives") for flat in flats} == {None, "data", "tau", "mix"}
+    for point, flat in zip(points, flats, strict=True):
+        assert np.array_equal(encoder.point(flat), point, equal_nan=True)
+
+
+def test_an_option_goes_with_what_it_needs() -> None:
+    left = RAMPED.fixed({"loss": "ce"})
+    assert left.settings["drives"].options == ("data", "mix")
+    assert left.without("mix", ("mixup",)).settings["drives"] == "data"
+    assert "order" in left.without("mix", ("mixup",)).settings
+
+
+@pytest.mark.parametrize(
+    ("needs", "message"),
+    [
+        ({"data": {"loss": ("ce",)}}, "needs are for options but the default"),
+        ({"tua": {"loss": ("ce",)}}, "needs are for options but the default"),
+        ({"tau": {"lsos": ("ce",)}}, "must stand before it"),
+    ],
+)
+def test_needs_that_cannot_be_read_are_refused(needs, message) -> None:
+    drives = Choice(("data", "tau"), "data", needs=needs)
+    with pytest.raises(ValueError, match=message):
+        Space("odd", {"loss": Choice(("ce", "focal"), "ce"), "drives": drives})
 
 
 def test_a_removed_option_takes_its_arguments_along() -> None:
