@@ -24,6 +24,7 @@ BASELINE: dict[str, Value] = {  # the plan's starting point: one task, cross-ent
     "curriculum": "none",
     "augment": "light",
     "mix": "none",
+    "synthetic": "none",
 }
 
 
