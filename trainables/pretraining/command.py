@@ -102,7 +102,7 @@ def _add_settings(parser: Parser) -> None:
     add("--weights", default=plain.weights, help="to continue from: none, package, hub, a file or "
         "a folder")  # fmt: skip
     add("--control", default=plain.control, help=f"{', '.join(CONTROLS)}: pixels in random order, "
-        "which takes as long and shows no face")  # fmt: skip
+        "as many steps that see no face")  # fmt: skip
     add("--seed", type=whole(0, 2**31), default=plain.seed)
 
 
