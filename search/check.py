@@ -14,11 +14,11 @@ from trainables.config import (
     Part,
     TrialConfig,
     check_au_settings,
-    check_features,
     check_rebalancing,
     check_synthetic,
 )
 from trainables.data.bundle import DataBundle
+from trainables.features.settings import check_features
 from trainables.registry import Registry, unknown
 
 OF_BACKBONES = ("none", "frozen")  # features that a backbone gives

@@ -11,7 +11,7 @@ from search.options import LARGEST, SMALLEST
 from spaces.anchors import first_tries, lacking
 from spaces.show import space_table
 from spaces.space import Choice, Dimension, Space, Value, prune
-from spaces.tiers import TIERS, Tier, at_tier, baseline
+from spaces.tiers import TIERS, Tier, at_tier, baseline, overruled
 from trainables.cli import say
 from trainables.config import SHORTCUTS, TrialConfig
 from trainables.data.bundle import DataBundle
@@ -97,7 +97,8 @@ def fit_to_tier(space: Space, sizes: Sizes, args: argparse.Namespace) -> tuple[S
         for name in space.settings
         if name not in sized.settings
     ]
-    if theirs := [n for n, dim in tier.settings.items() if space.settings.get(n, dim) != dim]:
+    of_tier = overruled(space, tier)
+    if theirs := [n for n, dim in of_tier.items() if space.settings[n] != dim]:
         notes.append(f"tier {tier.name} overrules {', '.join(theirs)} of space '{space.name}'")
     return sized, notes
 
@@ -131,6 +132,10 @@ def fit_to_data(space: Space, bundle: DataBundle) -> tuple[Space, list[str]]:
         fitted = _leave_out(fitted, "head", COMPOUND_HEADS, why)
         if fitted != before:
             notes.append(f"{why}: additive heads are off")
+        if "classifier.shrink" in fitted.settings:
+            kept = {n: d for n, d in fitted.settings.items() if n != "classifier.shrink"}
+            fitted = replace(fitted, settings=kept)
+            notes.append(f"{why}: prototypes shrink to nothing")
     if bundle.train.distributions is None and fitted.settings.get("soft_labels", 0.0) != 0.0:
         why = "the data has no crowd votes"
         fitted = _one_hot(fitted, why)

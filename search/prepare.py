@@ -140,9 +140,8 @@ def prepare(
     if there:
         choose_resources(args, there.cpus, there.gpus)
     gpus = int(there.gpus) if there else gpus_here()
-    sizes = plan.choose_sizes(
-        args.tier, args.data, gpus, args.image_size, args.epochs, _trials(args, root)
-    )
+    trials = _trials(args, root) or space.trials
+    sizes = plan.choose_sizes(args.tier, args.data, gpus, args.image_size, args.epochs, trials)
     make = _of_configs if args.configs else _of_space
     job, notes = make(args, words, space, root, sizes, lambda: _data(args, sizes, console))
     if args.resume:
@@ -213,7 +212,7 @@ def _earlier(
 
 
 def _trials(args: argparse.Namespace, root: Path) -> int | None:
-    """How many trials are wanted; None leaves it to the tier. A run that is resumed knows."""
+    """How many trials are wanted; None leaves it to space and tier. A run that is resumed knows."""
     wanted: int | None = args.trials
     if args.resume:
         store = RunStore(root)

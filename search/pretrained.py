@@ -12,10 +12,14 @@ def fit_to_weights(space: Space, weights: str, image_size: int) -> tuple[Space, 
 
     Raises ValueError when they fit none: nothing is ever left random in silence.
     """
+    if weights == "none":
+        space, notes = _without_random(space)
+        if "backbone" not in space.settings:
+            return space, notes
+        space, more = _without_faces(space)
+        return space, notes + more
     if "backbone" not in space.settings:
         return space, []
-    if weights == "none":
-        return _without_faces(space)
     fitted, refused = _try_all(_names(space), weights, image_size)
     if not fitted:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
@@ -23,6 +27,15 @@ def fit_to_weights(space: Space, weights: str, image_size: int) -> tuple[Space, 
     notes = [f"{name}: {summary}" for name, summary in fitted.items()]
     notes += [f"{name} is left out, for want of weights: {why}" for name, why in refused.items()]
     return space.without("backbone", tuple(refused)), notes
+
+
+def _without_random(space: Space) -> tuple[Space, list[str]]:
+    """The space without the features of networks that nobody has trained."""
+    dim = space.settings.get("features")
+    if not isinstance(dim, Choice) or "frozen" not in dim.options:
+        return space, []  # a space of nothing else means it
+    note = "features 'frozen': left out, being nothing without weights (--weights FILE)"
+    return space.without("features", ("frozen",)), [note]
 
 
 def _without_faces(space: Space) -> tuple[Space, list[str]]:

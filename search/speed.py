@@ -63,7 +63,12 @@ def sample(
         key, began = _key(flat, bundle, threads), time.monotonic()
         if not found or (key not in known and is_new and began + dearest < ends):
             with suppress(*PROBLEMS):  # a corner of the space that does not train here
-                new = measure(flat, bundle, threads)
+                on_features = flat.get("features", "none") != "none"
+                new = (
+                    measure_fit(flat, data, threads)
+                    if on_features
+                    else measure(flat, bundle, threads)
+                )
                 if not found and key in known:
                     change = new.epoch_seconds / known[key].epoch_seconds
                     known = _scaled(known, change, _machine(threads))
@@ -81,10 +86,15 @@ def configurations(space: Space) -> list[dict[str, Value]]:
     found = [space.defaults()]
     for _ in range(TRIES):
         flat = space.sample(rng)
-        names = {other.get("backbone") for other in found}
-        if len(found) < MOST and flat.get("backbone") not in names:
+        names = {_looks(other) for other in found}
+        if len(found) < MOST and _looks(flat) not in names:
             found.append(flat)
     return found
+
+
+def _looks(flat: Mapping[str, Value]) -> tuple[Value | None, ...]:
+    """What looks at the images in a configuration."""
+    return flat.get("features"), flat.get("backbone")
 
 
 def measure(flat: Mapping[str, Value], bundle: DataBundle, threads: int | None) -> Speed:
@@ -113,6 +123,32 @@ def measure(flat: Mapping[str, Value], bundle: DataBundle, threads: int | None) 
         cost.parameters(training.model),
         pacing_horizon(training.config),
         busy if training.device.type == "cpu" else 1.0,
+    )
+
+
+def measure_fit(flat: Mapping[str, Value], data: Path, threads: int | None) -> Speed:
+    """What a configuration on features costs, from doing it; its features are then in the cache."""
+    import torch
+
+    from trainables.features.trial import run
+
+    config, before = TrialConfig.from_flat(flat), torch.get_num_threads()
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        run(config, data)  # the features, and what is imported
+        began, worked = time.perf_counter(), time.process_time()
+        _, outcome = run(config, data)
+        seconds, own = time.perf_counter() - began, time.process_time() - worked
+    finally:
+        torch.set_num_threads(before)
+    return Speed(
+        config.features.name,
+        seconds / config.epochs,  # its one row stands for all of them
+        0.0,
+        sum(v.size for v in outcome.tensors.values()),
+        pacing_horizon(config),
+        max(1.0, seconds / max(own, 1e-9)),
     )
 
 

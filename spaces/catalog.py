@@ -7,7 +7,7 @@ from pathlib import Path
 
 from spaces.space import Space
 
-NAMES = ("smoke", "sprint1", "sprint2")
+NAMES = ("smoke", "sprint1", "sprint2", "heads")
 
 
 def find(name: str) -> Space:

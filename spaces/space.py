@@ -27,11 +27,13 @@ class Space:
     """What may be tried. Order matters: a setting stands before the arguments that depend on it.
 
     `anchors` are configurations to try first, by name; each says where it leaves the defaults.
+    `trials` is how many a search makes unless told otherwise, where a tier's number is not meant.
     """
 
     name: str
     settings: Mapping[str, Dimension | Value]
     anchors: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    trials: int | None = None
 
     def __post_init__(self) -> None:
         seen: set[str] = set()

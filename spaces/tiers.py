@@ -126,11 +126,24 @@ def at_tier(space: Space, tier: Tier) -> Space:
     """
     settings: dict[str, Dimension | Value] = {**space.settings}
     settings["image_size"], settings["epochs"] = tier.image_size, tier.epochs
-    settings |= {name: dim for name, dim in tier.settings.items() if name in settings}
+    settings |= overruled(space, tier)
     if "backbone" in settings:
         settings["backbone"] = _networks(settings["backbone"], tier)
     sized = {name: _in_networks(value, tier) for name, value in settings.items()}
     return replace(space, settings=prune(sized))
+
+
+def overruled(space: Space, tier: Tier) -> dict[str, Dimension | Value]:
+    """What the tier says of settings of the space: they are of networks in training."""
+    if not trains_networks(space):
+        return {}
+    return {name: dim for name, dim in tier.settings.items() if name in space.settings}
+
+
+def trains_networks(space: Space) -> bool:
+    """Whether any trial of the space trains a network, rather than a classifier on features."""
+    features = space.settings.get("features", "none")
+    return features.contains("none") if isinstance(features, Dimension) else features == "none"
 
 
 def _networks(backbone: Dimension | Value, tier: Tier) -> Dimension | Value:
@@ -160,8 +173,14 @@ def _in_networks(value: Dimension | Value, tier: Tier) -> Dimension | Value:
 
 
 def baseline(space: Space, tier: Tier) -> dict[str, Value]:
-    """The plan's baseline at this tier: its ResNet, with the space's default optimiser settings."""
+    """The plan's baseline at this tier: its ResNet, with the space's default optimiser settings.
+
+    Where no network is trained, a linear head on the features that are the space's default.
+    """
     plain = {n: v for n, v in space.defaults().items() if "." not in n and not _is_of_lacking(n)}
+    if not trains_networks(space):
+        args = {n: v for n, v in space.defaults().items() if n.startswith("features.")}
+        return {**plain, **args, **BASELINE, "classifier": "linear", "synthesis": "none"}
     return {**plain, "backbone": tier.backbones["resnet"], **BASELINE}
 
 

@@ -173,45 +173,6 @@ def check_au_settings(config: TrialConfig) -> None:
             )
 
 
-OF_NETWORKS = {  # parts that a trial on features cannot have, and their names when off
-    "attention": "none",
-    "fusion": "none",
-    "local": "none",
-    "curriculum": "none",
-    "mix": "none",
-    "synthetic": "none",
-    **AU_EXTRAS,
-}
-
-
-def check_features(config: TrialConfig) -> None:
-    """Raise ValueError for settings of features that contradict each other or the rest."""
-    if config.features.name == "none":
-        for name in ("classifier", "synthesis"):
-            part: Part = getattr(config, name)
-            if part.name != "none":
-                raise ValueError(
-                    f"{name} '{part.name}' works on features, and this trial has none: set "
-                    f"features, or {name} to 'none'"
-                )
-        return
-    if config.classifier.name == "none":
-        raise ValueError(
-            f"features '{config.features.name}' need a classifier, and this trial has none: set "
-            "classifier, or features to 'none'"
-        )
-    for name, off in OF_NETWORKS.items():
-        part = getattr(config, name)
-        if part.name != off:
-            raise ValueError(
-                f"{name} '{part.name}' is of a network that is trained, and features "
-                f"'{config.features.name}' are fixed: set {name} or features to 'none'"
-                if off == "none"
-                else f"{name} '{part.name}' needs a network that is trained, and features "
-                f"'{config.features.name}' are fixed: set {name} to '{off}'"
-            )
-
-
 def check_synthetic(config: TrialConfig) -> None:
     """Raise ValueError for generated images without a set that they come from."""
     if config.synthetic.name == "generated" and config.synthetic_set == "none":

@@ -19,15 +19,10 @@ from torch import nn
 from trainables import cost, metrics, state
 from trainables.au_task import make_au_task, mean_f1, watch
 from trainables.balance import BALANCES
-from trainables.config import (
-    TrialConfig,
-    check_au_settings,
-    check_features,
-    check_rebalancing,
-    check_synthetic,
-)
+from trainables.config import TrialConfig, check_au_settings, check_rebalancing, check_synthetic
 from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
+from trainables.features.settings import check_features
 from trainables.features.trial import run_features_trial
 from trainables.looking import look
 from trainables.loop import Objective, make_feed, predict, train_epoch

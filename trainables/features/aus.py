@@ -1,7 +1,7 @@
 """The AU task of a trial on features: one linear output an AU. V views, N images, A AUs.
 
-Emotion and AUs share nothing but the frozen features, so lambda weighs nothing here: above 0 it
-says that there is an AU task.
+Emotion and AUs share nothing but the frozen features, so lambda weighs nothing here: there is an AU
+task where there is an AU loss.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from trainables.data.bundle import DataBundle
 from trainables.features.descent import Descent, array_of, descend
 from trainables.features.examples import Floats, Ints
 
-PASSES = 20
+PASSES, BATCH, RATE = 20, 128, 0.01  # fixed: what is fitted is convex
 
 
 def fit_aus(
@@ -27,7 +27,7 @@ def fit_aus(
 
     Where sides are kept a mirrored image shows other AUs, and the plain view alone is used.
     """
-    if not config.au_weight or config.au_loss.name == "none":
+    if config.au_loss.name == "none":
         return lambda features: np.zeros((len(features), 0), np.float32), {}
     used = views if aus.mirror(bundle.au_names) is None else views[:1]
     targets = torch.from_numpy(np.tile(bundle.train.aus, (len(used), 1)).astype(np.float32))
@@ -49,7 +49,7 @@ def fit_aus(
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.zero_()
-    descend(head, loss, order, Descent.of(config, PASSES, "adamw"))
+    descend(head, loss, order, Descent(PASSES, "adamw", BATCH, RATE, config.weight_decay))
 
     @torch.inference_mode()
     def probs(rows: Floats) -> Floats:

@@ -24,7 +24,8 @@ def prototypes(*, distance: str = "cosine", temperature: float = 0.1, shrink: fl
     1703.05175, without the embedding), shrunk to what its two basic emotions say of it.
 
     c_k = (n mean + shrink pair) / (n + shrink): a class of few images leans on the others. d is 1 -
-    cosine, or the squared distance over D, so that one range of temperatures serves any D.
+    cosine, or the squared distance over D, so that one range of temperatures serves any D. Single
+    emotions have no pair and are not shrunk.
     Raises ValueError for classes without images unless the pair prior tells them.
     """
     if distance not in DISTANCES:
@@ -159,19 +160,13 @@ def class_means(features: Floats, targets: Floats) -> Wide:
 def shrunk_means(lesson: Lesson, shrink: float) -> Wide:
     """(n mean + shrink pair) / (n + shrink) of each class (K, D), n its images.
 
-    Raises ValueError for classes without images that the pairs do not tell, and for shrinking
-    where classes are not pairs.
+    Raises ValueError for classes without images that the pairs do not tell.
     """
     seen = lesson.seen
     means, n = class_means(seen.features, seen.targets), lesson.counts.astype(np.float64)
-    if not shrink:
+    if not shrink or seen.components is None:
         require_images(lesson)
         return means
-    if seen.components is None:
-        raise ValueError(
-            "prototypes shrink to the basic emotions of compound classes, and this data set names "
-            "no components: set shrink to 0"
-        )
     prior, is_told = pair_means(means, n, pairs_of(seen))
     if not is_told[n == 0].all():
         require_images(lesson)

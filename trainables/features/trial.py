@@ -15,7 +15,7 @@ from safetensors.numpy import save as safetensors_bytes
 
 from trainables import metrics
 from trainables.au_task import mean_f1, supported
-from trainables.config import TrialConfig, check_au_settings, check_features, check_rebalancing
+from trainables.config import TrialConfig, check_au_settings, check_rebalancing
 from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
 from trainables.features.aus import fit_aus
@@ -24,6 +24,7 @@ from trainables.features.classifiers import Fitted
 from trainables.features.examples import Examples, Floats, Lesson, joined
 from trainables.features.judges import Sample, verdict
 from trainables.features.plugins import CLASSIFIERS, EXTRACTORS, SYNTHESES
+from trainables.features.settings import check_features
 from trainables.ranks import here
 from trainables.store import Predictions, Row, TrialResult, TrialStore, finite
 from trainables.targets import training_targets
