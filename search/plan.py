@@ -21,7 +21,10 @@ from trainables.registry import unknown
 AU_ATTENTION = ("au_spatial", "au_cross")
 AU_AUGMENTS = ("au_safe",)
 AU_PRIORS = ("co_annotation", "distribution_matching")
-COMPOUND_HEADS = ("additive", "additive_residual")
+COMPOUNDS = (  # options that need classes of two basic emotions, and what to say of them
+    ("head", ("additive", "additive_residual"), "additive heads are"),
+    ("synthesis", ("pair",), "synthesis by pairs is"),
+)
 DEFAULTS: dict[str, Value] = {"seed": 0, "weights": "none", "metric": "macro_f1"}
 Anchors = list[tuple[str, dict[str, Value]]]  # role and configuration of the first trials
 
@@ -128,19 +131,28 @@ def fit_to_data(space: Space, bundle: DataBundle) -> tuple[Space, list[str]]:
         if fitted != before:
             notes.append(f"{why}: AU priors are off")
     if bundle.components is None:
-        why, before = "the classes are not compounds of basic emotions", fitted
-        fitted = _leave_out(fitted, "head", COMPOUND_HEADS, why)
-        if fitted != before:
-            notes.append(f"{why}: additive heads are off")
-        if "classifier.shrink" in fitted.settings:
-            kept = {n: d for n, d in fitted.settings.items() if n != "classifier.shrink"}
-            fitted = replace(fitted, settings=kept)
-            notes.append(f"{why}: prototypes shrink to nothing")
+        fitted, more = _single_emotions(fitted)
+        notes += more
     if bundle.train.distributions is None and fitted.settings.get("soft_labels", 0.0) != 0.0:
         why = "the data has no crowd votes"
         fitted = _one_hot(fitted, why)
         notes.append(f"{why}: soft labels are off")
     return fitted, notes + _shortcuts(fitted)
+
+
+def _single_emotions(space: Space) -> tuple[Space, list[str]]:
+    """The space without what is made of the two basic emotions of a class."""
+    why, notes = "the classes are not compounds of basic emotions", []
+    for name, options, what in COMPOUNDS:
+        fitted = _leave_out(space, name, options, why)
+        if fitted != space:
+            notes.append(f"{why}: {what} off")
+        space = fitted
+    if "classifier.shrink" in space.settings:
+        kept = {n: d for n, d in space.settings.items() if n != "classifier.shrink"}
+        space = replace(space, settings=kept)
+        notes.append(f"{why}: prototypes are not shrunk to anything")
+    return space, notes
 
 
 def _shortcuts(space: Space) -> list[str]:

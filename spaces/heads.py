@@ -22,6 +22,7 @@ HEADED = ("linear", "crt")  # that train the head asked for
 DESCENDING = (*HEADED, "tau_norm", "lws")  # by the loss asked for
 EPISODIC = ("protonet", "maml")
 TRAINED = (*DESCENDING, *EPISODIC)
+MADE = ("repeat", "smote", "mixing", "calibration", "pair")  # "repeat": the control
 SHALLOW = ("logistic", "svm", "lda")
 BALANCED = ("none", "sampler")
 ALL = (*DESCENDING, "prototypes", *EPISODIC, *SHALLOW)
@@ -45,9 +46,18 @@ SPACE = Space(
         "backbone": Choice((*GENERAL, *OF_FACES), "resnet", {"features": ("frozen",)}),
         "features.maps": Choice((1, 2, 3), 1, {"features": ("frozen",)}),
         "features.pool": Choice(("mean", "mean_max"), "mean", {"features": ("frozen",)}),
+        "features.cell": Choice((8, 12, 16), 8, {"features": ("hog",)}),
+        "features.radius": Choice((1, 2, 3), 1, {"features": ("lbp",)}),
+        "features.grid": Choice((4, 7), 7, {"features": ("lbp",)}),
         "classifier": Choice(ALL, "linear"),
-        "synthesis": Choice(("none", "repeat"), "none"),
-        "synthesis.until": Choice((20, 50, 100), 50, {"synthesis": ("repeat",)}),
+        "synthesis": Choice(("none", *MADE), "none"),
+        "synthesis.ratio": Choice((0.25, 0.5, 1.0, 2.0), 0.5, {"synthesis": MADE}),
+        "synthesis.classes": Choice(("all", "tail"), "all", {"synthesis": MADE}),
+        "synthesis.neighbours": Choice((3, 5), 5, {"synthesis": ("smote",)}),
+        "synthesis.alpha": Uniform(0.1, 0.4, 0.2, {"synthesis": ("mixing", "calibration")}),
+        "synthesis.within": Choice((True, False), True, {"synthesis": ("mixing",)}),
+        "synthesis.nearest": Choice((1, 2, 3), 2, {"synthesis": ("calibration",)}),
+        "synthesis.noise": Uniform(0.0, 1.5, 1.0, {"synthesis": ("pair",)}),
         "loss": Choice(
             ("cross_entropy", "focal", "class_balanced", "ldam", "balanced_softmax"),
             "cross_entropy",

@@ -5,7 +5,7 @@ once, so nothing of it is worth stopping early.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -29,6 +29,7 @@ from trainables.ranks import here
 from trainables.store import Predictions, Row, TrialResult, TrialStore, finite
 from trainables.targets import training_targets
 
+Say = Callable[[Floats], Floats]  # features (M, D) -> chances (M, K) or (M, A)
 REPEATS = 9  # of one image, to see what the classifier costs
 
 
@@ -70,11 +71,7 @@ class Outcome:
 
 def run(config: TrialConfig, data: Path) -> tuple[Row, Outcome]:
     """Fit and score the configuration."""
-    check_rebalancing(config)
-    check_au_settings(config)
-    check_features(config)
-    if config.fold:
-        raise ValueError(f"fold {config.fold}: cross-validation is not built yet, set fold to 0")
+    _check(config)
     began, bundle = time.monotonic(), cache.load(data)
     features = features_for(config, data, bundle)
     scale = Scale.of(features.train)
@@ -82,15 +79,10 @@ def run(config: TrialConfig, data: Path) -> tuple[Row, Outcome]:
     lesson = make_lesson(config, bundle, views, scale, rng)
     fitted = CLASSIFIERS[config.classifier.name](**config.classifier.args)(lesson, rng)
     au_probs, au_tensors = fit_aus(config, bundle, views, rng)
-
-    def say(split: Split, seen: Floats) -> Predictions:
-        x = scale(seen[0])  # the plain view, as every trial is scored
-        probs = fitted.probs(x)
-        if not np.isfinite(probs).all():
-            raise FloatingPointError("predictions are not finite")
-        return Predictions(split.ids, split.labels, probs, split.aus, au_probs(x))
-
-    val, test = say(bundle.val, features.val), say(bundle.test, features.test)
+    val, test = (  # by the plain view, as every trial is scored
+        _predictions(split, scale(seen[0]), fitted.probs, au_probs)
+        for split, seen in ((bundle.val, features.val), (bundle.test, features.test))
+    )
     tensors = {**scale.tensors(), **fitted.tensors, **au_tensors}
     row: Row = {
         "epoch": config.epochs,
@@ -110,6 +102,22 @@ def run(config: TrialConfig, data: Path) -> tuple[Row, Outcome]:
     if not finite(row):
         raise FloatingPointError(f"a score is not finite: {row}")
     return row, Outcome(val, test, tensors)
+
+
+def _check(config: TrialConfig) -> None:
+    """Raise ValueError for a contradictory configuration."""
+    check_rebalancing(config)
+    check_au_settings(config)
+    check_features(config)
+    if config.fold:
+        raise ValueError(f"fold {config.fold}: cross-validation is not built yet, set fold to 0")
+
+
+def _predictions(split: Split, features: Floats, emotion: Say, au: Say) -> Predictions:
+    probs = emotion(features)
+    if not np.isfinite(probs).all():
+        raise FloatingPointError("predictions are not finite")
+    return Predictions(split.ids, split.labels, probs, split.aus, au(features))
 
 
 def features_for(
