@@ -165,7 +165,7 @@ def test_baseline_is_one_task_with_cross_entropy(name: str, tier: str) -> None:
     assert config.loss.name == "cross_entropy"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "heads"])
 def test_lambda_zero_is_in_every_space(name: str) -> None:
     dim = sized(name, "tiny").settings["au_loss"]
     assert isinstance(dim, Choice)

@@ -133,26 +133,27 @@ class Scale:
     """Brings each feature to mean 0 and deviation 1 over the training images and their mirrors."""
 
     mean: Floats  # (D,)
-    deviation: Floats  # (D,)
+    factor: Floats  # (D,)
 
     @classmethod
     def of(cls, train: Floats) -> "Scale":
         """A feature that never changes becomes 0."""
         mean, deviation = train.mean((0, 1), np.float64), train.std((0, 1), np.float64)
         varies = deviation > 1e-6 * np.abs(mean)
-        return cls(mean.astype(np.float32), np.where(varies, deviation, np.inf).astype(np.float32))
+        factor = np.where(varies, 1 / np.where(varies, deviation, 1), 0)
+        return cls(mean.astype(np.float32), factor.astype(np.float32))
 
     def __call__(self, features: Floats) -> Floats:
-        scaled: Floats = (features - self.mean) / self.deviation
+        scaled: Floats = (features - self.mean) * self.factor
         return scaled
 
     @property
     def center(self) -> Floats:
         """(D,) what was subtracted, in units of the result."""
-        return self.mean / self.deviation
+        return self.mean * self.factor
 
     def tensors(self) -> dict[str, Floats]:
-        return {"features.mean": self.mean, "features.deviation": self.deviation}
+        return {"features.mean": self.mean, "features.factor": self.factor}
 
 
 def make_lesson(
