@@ -83,7 +83,7 @@ SPACE = Space(
         "classifier.passes": IntRange(5, 60, 20, log=True, when={"classifier": DESCENDING}),
         "classifier.exponent": Uniform(0.0, 1.0, 1.0, {"classifier": ("crt",)}),
         "classifier.tau": Uniform(0.0, 1.5, 1.0, {"classifier": ("tau_norm",)}),
-        "classifier.scale_passes": Choice((5, 10, 15), 10, {"classifier": ("lws",)}),
+        "classifier.rescaling": Choice((5, 10, 15), 10, {"classifier": ("lws",)}),
         "classifier.distance": Choice(
             ("cosine", "euclidean"), "cosine", {"classifier": ("prototypes",)}
         ),

@@ -16,7 +16,7 @@ CONFIG = TrialConfig.from_flat(
     {"backbone": "test_resnet", "image_size": 48, "lr": 0.01, "batch_size": 32}
 )
 PAIRS = ((0, 1), (0, 2), (1, 2), (2, 3))
-SHORT = {"episodes": 3, "passes": 3, "scale_passes": 2}  # for arguments of these names
+SHORT = {"episodes": 3, "passes": 3, "rescaling": 2}  # for arguments of these names
 FILES = ("landmarks", "file")  # extractors with such an argument read a file: own tests
 
 

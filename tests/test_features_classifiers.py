@@ -158,8 +158,8 @@ def test_retraining_at_exponent_zero_is_the_plain_head() -> None:
 
 def test_scaling_only_scales() -> None:
     seen = examples((100, 30, 8, 4))
-    plain = fitted("lws", seen, scale_passes=0)
-    scaled = fitted("lws", seen, scale_passes=10)
+    plain = fitted("lws", seen, rescaling=0)
+    scaled = fitted("lws", seen, rescaling=10)
     np.testing.assert_array_equal(plain.tensors["scale"], 1)
     for name in ("head.weight", "head.bias"):
         np.testing.assert_array_equal(plain.tensors[name], scaled.tensors[name])

@@ -21,6 +21,25 @@ from trainables.weights import (
 )
 
 
+def test_the_trunk_of_a_trial_of_ours_must_fit_whole(tmp_path) -> None:
+    torch.manual_seed(0)
+    one, other = (build_backbone("test_resnet", 48) for _ in range(2))
+    state = {f"backbone.net.{k}": v for k, v in one.net.state_dict().items()}
+    head = {"heads.emotion.weight": torch.ones(3, 3), "features.mean": torch.ones(3)}
+    save_file({**state, **head}, tmp_path / "weights.safetensors")
+    report = load_weights(other, "test_resnet", str(tmp_path / "weights.safetensors"))
+    assert report.fraction == 1.0
+    assert report.unexpected == ()  # heads are not looked at
+    for key, value in one.net.state_dict().items():
+        assert torch.equal(value, other.net.state_dict()[key])
+    state.popitem()
+    name, value = min(state.items(), key=lambda item: item[1].numel())
+    del state[name]
+    save_file(state, tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match="100% is needed"):
+        load_weights(other, "test_resnet", str(tmp_path / "weights.safetensors"))
+
+
 def state_of(name: str, seed: int = 7, **arguments: object) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     state: dict[str, Tensor] = timm.create_model(name, **arguments).state_dict()

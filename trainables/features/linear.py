@@ -70,17 +70,17 @@ def tau_norm(*, tau: float = 1.0, passes: int = 30, optimizer: str = "adamw") ->
 
 
 @CLASSIFIERS.register
-def lws(*, passes: int = 30, scale_passes: int = 10, optimizer: str = "adamw") -> Fit:
+def lws(*, passes: int = 30, rescaling: int = 10, optimizer: str = "adamw") -> Fit:
     """Learnable weight scaling: one factor a class, learned on classes drawn equally often, on the
     logits of a head trained on images as they come (Kang et al.). 0 scale passes: the control."""
-    if scale_passes < 0:
-        raise ValueError(f"scale_passes {scale_passes} cannot be: give 0 or more")
+    if rescaling < 0:
+        raise ValueError(f"rescaling {rescaling} cannot be: give 0 or more")
 
     def fit(lesson: Lesson, rng: np.random.Generator) -> Fitted:
         how = Descent.of(lesson.config, passes, optimizer)
         scaled = Scaled(_plain(lesson, how, rng, has_bias=True))
-        if scale_passes:
-            again = Descent.of(lesson.config, scale_passes, optimizer)
+        if rescaling:
+            again = Descent.of(lesson.config, rescaling, optimizer)
             teaching = Teaching.of(lesson.config, lesson.counts, BALANCED)
             train_head(scaled, lesson.seen, teaching, again, rng)
         return fitted(scaled)
