@@ -23,7 +23,6 @@ from trainables.config import TrialConfig, check_au_settings, check_rebalancing,
 from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
 from trainables.features.settings import check_features
-from trainables.features.trial import run_features_trial
 from trainables.looking import look
 from trainables.loop import Objective, make_feed, predict, train_epoch
 from trainables.losses import LOSSES, REBALANCE
@@ -47,6 +46,8 @@ def run_trial(store: TrialStore, data: Path) -> Iterator[Row]:
     ValueError for a contradictory configuration; the caller files the failure.
     """
     if store.config().features.name != "none":
+        from trainables.features.trial import run_features_trial  # only then: it takes a second
+
         yield from run_features_trial(store, data)
         return
     ranks = here()
