@@ -39,6 +39,13 @@ def parser() -> Parser:
     p.add_argument(
         "--epochs", type=whole(1, 10_000), metavar="N", help="of every trial, if not the runs' own"
     )
+    p.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="TECHNIQUE",
+        help="do not switch this one off, as --dry-run names it (again for more)",
+    )
     p.add_argument("--inline", action="store_true", help="train in one process, without Ray")
     p.add_argument("--max-concurrent", type=whole(1, 100_000), metavar="N", help="trials at once")
     p.add_argument("--dry-run", action="store_true", help="print the plan and its cost, no more")
@@ -61,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.skip_run:
         return _tables(ablation.load(folder), folder, console)
     boards = [read_board(RunStore.open(root)) for root in args.runs]
-    plan = ablation.make_plan(boards, args.seeds, args.top, args.epochs)
+    plan = ablation.make_plan(boards, args.seeds, args.top, args.epochs, args.keep)
     _tell(plan, console)
     if args.dry_run:
         return 0

@@ -14,6 +14,7 @@ from analysis import leaderboard as lb
 from analysis.leaderboard import Board
 from trainables import config as config_rules
 from trainables.config import Flat, Part, TrialConfig
+from trainables.registry import unknown
 from trainables.store import Record, write_json
 
 Kind = Literal["baseline", "rung", "without"]
@@ -22,9 +23,13 @@ OPTIMISER = "optimiser settings"  # no technique: tuned in every run, switched o
 OPTIMISERS = (
     *("lr", "head_lr_multiplier", "weight_decay", "batch_size", "warmup_epochs", "ema", "clip"),
 )
-ONE_FOR_ALL = ("image_size", "epochs", "metric", "weights", "fold")  # of all that is compared
+ONE_FOR_ALL = ("image_size", "epochs", "metric", "fold")  # of all that is compared
 AU_TASK = "au_loss"  # without it there is no AU supervision at all
 TIED = {"au_weight": AU_TASK, "region_weight": "attention"}  # setting -> the part that it needs
+NEEDED_BY = {  # technique -> the settings that are nothing, or of another network, without it
+    "backbone": ("weights",),
+    "features": ("classifier", "synthesis"),
+}
 CHECKS = [  # whichever there are: each raises for settings that contradict each other
     check for name, check in vars(config_rules).items() if name.startswith("check_")
 ]
@@ -77,8 +82,13 @@ def group_of(setting: str) -> str:
 
 def goes_with(technique: str, setting: str) -> bool:
     """Whether the setting is switched off with the technique: as its own, or as it needs it."""
-    is_of_aus = setting.startswith("au_") or setting == "region_weight"
-    return group_of(setting) == technique or (technique == AU_TASK and is_of_aus)
+    base = setting.partition(".")[0]
+    needs_aus = base.startswith("au_") or base == "region_weight"
+    return (
+        group_of(setting) == technique
+        or (technique == AU_TASK and needs_aus)
+        or base in NEEDED_BY.get(technique, ())
+    )
 
 
 def techniques(winner: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
@@ -117,9 +127,16 @@ def shown_value(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def make_plan(boards: Sequence[Board], seeds: int, top: int = 1, epochs: int | None = None) -> Plan:
+def make_plan(
+    boards: Sequence[Board],
+    seeds: int,
+    top: int = 1,
+    epochs: int | None = None,
+    kept: Sequence[str] = (),
+) -> Plan:
     """The arms of an ablation of these runs, the ladder in their order.
 
+    The techniques in `kept` are not switched off.
     Raises ValueError where the runs do not compare, or there is nothing to compare.
     """
     check_alike(boards, epochs)
@@ -139,7 +156,7 @@ def make_plan(boards: Sequence[Board], seeds: int, top: int = 1, epochs: int | N
     if not rungs:
         raise ValueError("the best of every run is the baseline itself: there is nothing to ablate")
     winner = max(rungs, key=lambda arm: scores[arm.role])
-    left_out, more = _left_out(winner, base, rungs)
+    left_out, more = _left_out(winner, base, rungs, kept)
     first = 1 + max(int(r.config["seed"]) for board in boards for r in board.records)
     arms = (base, *rungs, *left_out)
     return Plan(
@@ -211,10 +228,17 @@ def _source(board: Board, record: Record) -> str:
     return f"{_name(board)}/{record.id}"
 
 
-def _left_out(winner: Arm, base: Arm, rungs: Sequence[Arm]) -> tuple[list[Arm], list[str]]:
-    """The winner without each technique; a sentence for each that cannot be taken out alone."""
-    arms, notes = list[Arm](), list[str]()
-    for technique in techniques(winner.config, base.config):
+def _left_out(
+    winner: Arm, base: Arm, rungs: Sequence[Arm], kept: Sequence[str] = ()
+) -> tuple[list[Arm], list[str]]:
+    """The winner without each technique; a sentence for each that is not taken out alone."""
+    arms, there = list[Arm](), techniques(winner.config, base.config)
+    if strange := [name for name in kept if name not in there]:
+        raise LookupError(unknown("technique of the winner", strange[0], there))
+    notes = [f"{name} was not switched off, as was asked" for name in kept]
+    for technique in there:
+        if technique in kept:
+            continue
         config = without(winner.config, base.config, technique)
         same = next((a.role for a in (base, *rungs, *arms) if a.config == config), None)
         if problem := _contradiction(config):

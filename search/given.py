@@ -37,7 +37,7 @@ CHOOSING = (
 )  # flags that say what is tried
 SAMPLER, PRUNER = "given", "none"  # what run.json says of such a run
 KEYS = ("role", "config")
-ONE_FOR_ALL = ("weights", "metric", "image_size", "epochs")
+ONE_FOR_ALL = ("metric", "image_size", "epochs")
 
 
 class GivenProposer:
@@ -148,6 +148,8 @@ def at_size(space: Space, args: argparse.Namespace, sizes: Sizes) -> Space:
 
 def _constants(args: argparse.Namespace, sizes: Sizes) -> dict[str, Value]:
     constants: dict[str, Value] = {name: getattr(args, name) for name in DEFAULTS}
+    if args.has_own_weights:  # pretraining is a technique, whose control is in the same list
+        del constants["weights"]
     return {**constants, "image_size": sizes.image_size, "epochs": sizes.epochs}
 
 

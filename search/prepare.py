@@ -117,12 +117,21 @@ def choose_resources(args: argparse.Namespace, cpus: float, gpus: float) -> "Res
         args.cpu_ranks or 1,
         args.placement or "pack",
         may_grow=args.address is not None,
-        paths=(*weights_files(args.weights), *set_folders(args.synthetic)),
+        paths=_needed(args),
     )
     count_workers(resources, cpus, gpus)
     if args.gpu_hours is not None and not asked:
         raise ValueError(NO_GPU_HOURS.format(args.gpu_hours))
     return resources
+
+
+def _needed(args: argparse.Namespace) -> tuple[Path, ...]:
+    """What every node must see, besides the run folder and the data: weights, generated images."""
+    flats = [flat for _, flat in getattr(args, "given", ())]
+    weights = [args.weights, *(str(flat["weights"]) for flat in flats if "weights" in flat)]
+    sets = {str(f["synthetic_set"]) for f in flats if f.get("synthetic_set")}
+    folders = [args.synthetic, *sorted(sets - {"none"})]
+    return (*weights_files(*weights), *(p for folder in folders for p in set_folders(folder)))
 
 
 def prepare(

@@ -80,6 +80,7 @@ def weights_path(text: str) -> str:
     return str(path)
 
 
-def weights_files(weights: str | None) -> tuple[Path, ...]:
-    """What every node must see for `--weights`, besides the run folder and the data."""
-    return () if weights in (None, "none", "package", "hub") else (Path(weights),)
+def weights_files(*weights: str | None) -> tuple[Path, ...]:
+    """What every node must see of these sources, besides the run folder and the data."""
+    paths = {name for name in weights if name not in (None, "none", "package", "hub")}
+    return tuple(Path(str(name)) for name in sorted(map(str, paths)))

@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     given.check_flags(args)
     args.given = given.read(args.configs) if args.configs else []
+    args.has_own_weights = args.weights is None
     console = Console()
     space = given.space_of(args.configs, args.given) if args.configs else _space(args)
     args, notes = plan.settle(args, space)

@@ -67,6 +67,28 @@ def test_a_technique_switched_off_is_as_in_the_baseline_and_takes_its_dependents
     assert technique not in techniques(found, base)
 
 
+def test_weights_are_a_technique_and_those_of_another_network_go_with_it():
+    winner = replace(BASE, backbone=Part("vit"), weights="/w/vit.safetensors")
+    assert techniques(flat(winner), flat(BASE)) == ["backbone", "weights"]
+    assert without(flat(winner), flat(BASE), "backbone") == flat(BASE)
+    assert without(flat(winner), flat(BASE), "weights") == {**flat(winner), "weights": "none"}
+
+
+def test_features_take_their_classifier_along():
+    own = {"features": "frozen", "classifier": "logistic", "synthesis": "smote"}
+    winner = TrialConfig.from_flat({**BASE.flat(), **own})
+    assert without(flat(winner), flat(BASE), "features") == flat(BASE)
+
+
+def test_a_technique_may_be_kept(boards):
+    whole = make_plan(boards, seeds=2)
+    plan = make_plan(boards, seeds=2, kept=["au_loss"])
+    assert {a.role for a in whole.arms} - {a.role for a in plan.arms} == {"without au_loss"}
+    assert "au_loss was not switched off, as was asked" in plan.notes
+    with pytest.raises(LookupError, match="unknown technique of the winner 'au_los'; known: .*"):
+        make_plan(boards, seeds=2, kept=["au_los"])
+
+
 def test_a_part_whose_arguments_alone_differ_is_a_technique():
     other = replace(BASE, loss=Part("cross_entropy", {"smoothing": 0.1}))
     assert techniques(flat(other), flat(BASE)) == ["loss"]

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_inline import Counter, outcome
@@ -11,6 +12,7 @@ from toy import run_toy
 from search import given, run
 from search.core import Search
 from search.inline import run_inline
+from search.plan import choose_sizes
 from search.pruners import PRUNERS
 from trainables.config import TrialConfig
 from trainables.store import RunStore, TrialStore
@@ -131,6 +133,18 @@ def test_what_is_common_is_a_space_of_constants():
     assert space.name == "mine"
     assert space.settings == {"backbone": "small_resnet", "epochs": 2}
     assert not space.dimensions
+
+
+def test_weights_may_differ_unless_a_flag_overrules_them():
+    args = SimpleNamespace(seed=0, seeds=1, weights="none", metric="macro_f1")
+    sizes = choose_sizes("tiny", "faces", 0, 32, 1, 2)
+    args.given = [("a", {"weights": "/w/a.pt"}), ("b", {})]
+    assert "weights" not in given.space_of(Path("x.json"), args.given).settings
+    args.has_own_weights = True
+    assert [flat.get("weights") for _, flat in given.trials(args, sizes)] == ["/w/a.pt", None]
+    args.has_own_weights = False
+    with pytest.raises(ValueError, match="'a' and 'b' are the same"):
+        given.trials(args, sizes)
 
 
 # --- bad input -----------------------------------------------------------------------------------
