@@ -25,6 +25,7 @@ COMPOUNDS = (  # options that need classes of two basic emotions, and what to sa
     ("head", ("additive", "additive_residual"), "additive heads are"),
     ("synthesis", ("pair",), "synthesis by pairs is"),
 )
+SEQUENCE_FEATURES = ("optical_flow",)
 DEFAULTS: dict[str, Value] = {"seed": 0, "weights": "none", "metric": "macro_f1"}
 Anchors = list[tuple[str, dict[str, Value]]]  # role and configuration of the first trials
 
@@ -133,6 +134,9 @@ def fit_to_data(space: Space, bundle: DataBundle) -> tuple[Space, list[str]]:
     if bundle.components is None:
         fitted, more = _single_emotions(fitted)
         notes += more
+    if bundle.train.sequences is None:
+        fitted, more = _stills(fitted)
+        notes += more
     if bundle.train.distributions is None and fitted.settings.get("soft_labels", 0.0) != 0.0:
         why = "the data has no crowd votes"
         fitted = _one_hot(fitted, why)
@@ -153,6 +157,13 @@ def _single_emotions(space: Space) -> tuple[Space, list[str]]:
         space = replace(space, settings=kept)
         notes.append(f"{why}: prototypes are not shrunk to anything")
     return space, notes
+
+
+def _stills(space: Space) -> tuple[Space, list[str]]:
+    """The space without features of motion, and a sentence if it had any."""
+    why = "the data holds stills, without frames before them"
+    fitted = _leave_out(space, "features", SEQUENCE_FEATURES, why)
+    return fitted, [f"{why}: optical flow is off"] if fitted != space else []
 
 
 def _shortcuts(space: Space) -> list[str]:

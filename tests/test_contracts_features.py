@@ -18,10 +18,12 @@ CONFIG = TrialConfig.from_flat(
 PAIRS = ((0, 1), (0, 2), (1, 2), (2, 3))
 SHORT = {"episodes": 3, "passes": 3, "rescaling": 2}  # for arguments of these names
 FILES = ("landmarks", "file")  # extractors with such an argument read a file: own tests
+OF_SEQUENCES = ("optical_flow",)  # refuse stills: own tests
 
 
 def images_alone() -> list[str]:
-    return [n for n in EXTRACTORS if n != "none" and not set(FILES) & set(EXTRACTORS.arguments(n))]
+    alone = [n for n in EXTRACTORS if n not in ("none", *OF_SEQUENCES)]
+    return [n for n in alone if not set(FILES) & set(EXTRACTORS.arguments(n))]
 
 
 def examples(counts=(40, 20, 12, 10), dim: int = 6) -> Examples:

@@ -11,6 +11,22 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
+class Sequences:
+    """The frames before each image, in order of time; image k has starts[k] to starts[k + 1]."""
+
+    frames: NDArray[np.uint8]  # (F, 3, S, S)
+    starts: NDArray[np.int64]  # (N + 1,)
+
+    def of(self, rows: slice) -> "Sequences":
+        """Those of some images in a row, in memory."""
+        starts = self.starts[rows.start : rows.stop + 1]
+        return Sequences(np.array(self.frames[starts[0] : starts[-1]]), starts - starts[0])
+
+    def mirrored(self) -> "Sequences":
+        return Sequences(np.ascontiguousarray(self.frames[..., ::-1]), self.starts)
+
+
+@dataclass(frozen=True)
 class Split:
     """The images of one split. The labels and AUs of a sealed split are all -1."""
 
@@ -19,6 +35,7 @@ class Split:
     aus: NDArray[np.int8]  # (N, A) in {1, 0, -1 unknown}
     ids: tuple[str, ...]
     distributions: NDArray[np.float32] | None = None  # (N, B) crowd votes over the basic emotions
+    sequences: Sequences | None = None  # None: stills
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data import aus, faces, folders, ingest, listing, loaders, splits
+from trainables.data import aus, faces, folders, frames, ingest, leaks, listing, loaders, splits
 from trainables.data.entry import (
     FORMAT,
     STAGING,
@@ -38,14 +38,17 @@ _MARGIN = 64 << 20  # bytes of disk to leave free
 _STALE_SECONDS = 24 * 3600
 
 
+Built = tuple[Content, Pixels, tuple[Pixels, splits.Ints] | None]  # the last: frames, and starts
+
+
 @dataclass(frozen=True)
 class _Plan:
     """How to build an entry, and what it will hold."""
 
     name: str
-    count: int
+    count: int  # of images and frames
     fingerprint: str
-    build: Callable[[Path, Progress | None], tuple[Content, Pixels]]
+    build: Callable[[Path, Progress | None], Built]
     is_in_memory: bool  # all pixels, while they are made; else they are staged on disk
 
     @property
@@ -104,22 +107,27 @@ def _listing_plan(source: str, size: int, policy: aus.Policy, progress: Progress
     found = loaders.read(source)
     listing.check(found)
     digests = ingest.in_threads(ingest.digest, found.rows, "read", progress)
-    listing.refuse(found, ingest.contradictions(found, digests))
+    listing.refuse(found, leaks.contradictions(found, digests))
+    frame_digests = frames.digests(found.rows, progress) if frames.are_in(found) else []
+    joined = frames.shared(digests, frame_digests)
 
-    def build(folder: Path, progress: Progress | None) -> tuple[Content, Pixels]:
-        staging = folder / STAGING
+    def build(folder: Path, progress: Progress | None) -> Built:
+        staging = folder / f"all{STAGING}"
         looks = ingest.decode_all(found, size, staging, progress)
-        content = ingest.from_listing(found, digests, looks, policy)
-        return content, np.memmap(staging, np.uint8, "r", shape=(len(digests), 3, size, size))
+        content = ingest.from_listing(found, digests, looks, policy, joined)
+        pixels = np.memmap(staging, np.uint8, "r", shape=(len(digests), 3, size, size))
+        return content, pixels, frames.decode(found, size, folder, progress)
 
-    rows = [
+    rows: list[list[object]] = [
         [row.id, row.label, row.split, row.aus, row.distribution, content]
         for row, content in zip(found.rows, digests, strict=True)
     ]
+    for row, own in zip(rows, frame_digests, strict=False):  # stills keep the keys they had
+        row += [own]
     said = [found.class_names, found.basic_names, found.is_synthetic, rows]
     return _Plan(
         found.name,
-        len(rows),
+        len(rows) + sum(map(len, frame_digests)),
         content_hash([FORMAT, splits.VERSION, "listing", size, policy.content(), said]),
         build,
         is_in_memory=False,
@@ -130,10 +138,11 @@ def _unlabelled_plan(folder: Path, size: int, progress: Progress | None) -> _Pla
     found = folders.unlabelled(folder)
     digests = ingest.in_threads(ingest.digest, found.rows, "read", progress)
 
-    def build(folder: Path, progress: Progress | None) -> tuple[Content, Pixels]:
-        staging = folder / STAGING
+    def build(folder: Path, progress: Progress | None) -> Built:
+        staging = folder / f"all{STAGING}"
         content = ingest.unlabelled(found, size, staging, progress)
-        return content, np.memmap(staging, np.uint8, "r", shape=(len(digests), 3, size, size))
+        pixels = np.memmap(staging, np.uint8, "r", shape=(len(digests), 3, size, size))
+        return content, pixels, None
 
     rows = [[row.id, content] for row, content in zip(found.rows, digests, strict=True)]
     said = content_hash([FORMAT, "unlabelled", size, found.is_synthetic, rows])
@@ -143,13 +152,13 @@ def _unlabelled_plan(folder: Path, size: int, progress: Progress | None) -> _Pla
 def _faces_plan(source: str, size: int, policy: aus.Policy, progress: Progress | None) -> _Plan:
     spec = faces.FacesSpec.parse(source, size=size)
 
-    def build(folder: Path, progress: Progress | None) -> tuple[Content, Pixels]:
+    def build(folder: Path, progress: Progress | None) -> Built:
         def report(done: int, total: int) -> None:
             if progress is not None:
                 progress("render", done, total)
 
         content = ingest.from_faces(spec, policy)
-        return content, faces.render_all(spec, progress=report)
+        return content, faces.render_all(spec, progress=report), None
 
     name = f"faces:{spec.count}:{spec.difficulty}"
     said = [spec.count, spec.size, spec.seed, spec.difficulty, _generator()]
@@ -205,10 +214,11 @@ def _build(path: Path, plan: _Plan, progress: Progress | None) -> None:
     except OSError as error:
         raise _unwritable(path.parent, error) from error
     try:
-        content, pixels = plan.build(folder, progress)
-        write(folder, content, pixels, plan.fingerprint)
-        del pixels
-        (folder / STAGING).unlink(missing_ok=True)
+        content, pixels, sequences = plan.build(folder, progress)
+        write(folder, content, pixels, plan.fingerprint, sequences)
+        del pixels, sequences
+        for staged in folder.glob(f"*{STAGING}"):
+            staged.unlink()
         folder.chmod(0o755)  # mkdtemp makes it private, a cache may be shared
         _install(folder, path)
     except OSError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data import aus, faces, images, ingest, listing, loaders, splits
+from trainables.data import aus, faces, frames, images, ingest, leaks, listing, loaders, splits
 from trainables.data.ingest import Progress
 from trainables.data.listing import SPLITS, Listing, Row, several
 from trainables.data.tables import BASIC_NAMES, CLASS_NAMES, CLASS_PAIRS
@@ -88,6 +88,7 @@ def diagnose(source: str, progress: Progress | None = None) -> Diagnosis:
         found = loaders.read(source)
         pictures = ingest.in_threads(_picture, found.rows, "read", progress)
     exact, near = _pairs(pictures)
+    note, bad_frames = frames.look_over(found.rows, progress)
     facts = _file_facts(found, pictures, exact, near)
     labels = np.array([row.label for row in found.rows], np.int64)
     groups = splits.group(len(labels), np.concatenate([exact, near]))
@@ -110,9 +111,14 @@ def diagnose(source: str, progress: Progress | None = None) -> Diagnosis:
         majority_share=max(training, default=0) / max(1, sum(training)),
         aus=coded,
         files=facts,
-        notes=[*found.notes, *splits.unsought(len(pictures))],
+        notes=[*found.notes, *([note] if note else []), *splits.unsought(len(pictures))],
         warnings=[*found.warnings, *_warnings(classes, coded, facts)],
-        problems=[*found.problems, *listing.faults(found), *_problems(found, coded, facts)],
+        problems=[
+            *found.problems,
+            *listing.faults(found),
+            *_problems(found, coded, facts),
+            *bad_frames,
+        ],
     )
 
 
@@ -169,9 +175,9 @@ def _file_facts(
         unreadable=[f"{name} ({fault})" for name, fault in faults if fault != "missing"],
         exact_duplicates=[(rows[a].id, rows[b].id) for a, b in exact],
         near_duplicates=[(rows[a].id, rows[b].id) for a, b in near],
-        leaks=ingest.leaks(rows, exact, given, "="),
-        near_leaks=ingest.leaks(rows, near, given, "~"),
-        contradictions=ingest.contradictions(found, [p.digest for p in pictures]),
+        leaks=leaks.across(rows, exact, given, "="),
+        near_leaks=leaks.across(rows, near, given, "~"),
+        contradictions=leaks.contradictions(found, [p.digest for p in pictures]),
         near_contradictions=[
             (rows[a].id, rows[b].id) for a, b in near if rows[a].label != rows[b].label
         ],
@@ -229,7 +235,7 @@ def _warnings(
     if coded and coded.unknown:
         tokens = [f"'{token}' ({n})" for token, n in coded.unknown.items()]
         out.append(f"AU tokens that are no AU, left out: {several(tokens)}")
-    out += ingest.leak_notes(facts.leaks, facts.near_leaks)
+    out += leaks.notes(facts.leaks, facts.near_leaks)
     if facts.leaks or facts.near_leaks:
         will = "look" if facts.leaks else "may look"
         out.append(f"scores {will} better than they are: official splits are not changed")

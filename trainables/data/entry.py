@@ -2,6 +2,7 @@
 
 <root>/<key>/   {train,val,test}_images.npy   uint8 (N, 3, S, S)
                 {train,val,test}_{labels,aus}.npy, {train,val}_distributions.npy
+                {train,val,test}_{frames,starts}.npy   of sequences, where there are any
                 ids.json, meta.json           meta.json: sizes and checksums of the others
 The labels and AUs of test are sealed: `load` does not read them, `unseal` does.
 """
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.bundle import DataBundle, Split
+from trainables.data.bundle import DataBundle, Sequences, Split
 from trainables.data.ingest import Content
 from trainables.data.listing import SPLITS
 from trainables.data.splits import Ints
@@ -24,7 +25,7 @@ from trainables.data.splits import Ints
 log = logging.getLogger(__name__)
 
 FORMAT = 1  # part of the key: raise it when a change here changes what is stored
-STAGING = "all.raw"  # the pixels before they are dealt to the splits; gone when the entry is whole
+STAGING = ".raw"  # ends the names of pixels not yet dealt to the splits; a whole entry has none
 _SEALED = ("test_labels.npy", "test_aus.npy")
 _BLOCKS, _BLOCK = 64, 4096  # of an image file, what its checksum covers
 Pixels = NDArray[np.uint8]
@@ -84,20 +85,31 @@ def is_sound(path: Path) -> bool:
     return True
 
 
-def write(folder: Path, content: Content, pixels: Pixels, fingerprint: str) -> None:
-    """Write all files of an entry into an empty folder (or one that holds STAGING)."""
+def write(
+    folder: Path,
+    content: Content,
+    pixels: Pixels,
+    fingerprint: str,
+    frames: tuple[Pixels, Ints] | None = None,
+) -> None:
+    """Write all files of an entry into a folder that is empty but for what is staged.
+
+    `frames`: those of all images, and where those of each begin.
+    """
     ids = {}
     of = np.array(content.splits)
     for split in SPLITS:
         rows = np.flatnonzero(of == split)
         ids[split] = [content.ids[k] for k in rows]
         _save_pixels(folder / f"{split}_images.npy", pixels, rows)
+        if frames is not None:
+            _save_frames(folder, split, *frames, rows)
         np.save(folder / f"{split}_labels.npy", content.labels[rows])
         np.save(folder / f"{split}_aus.npy", content.aus[rows])
         if content.distributions is not None and split != "test":  # they tell the label
             np.save(folder / f"{split}_distributions.npy", content.distributions[rows])
     (folder / "ids.json").write_text(json.dumps(ids))
-    stamps = {p.name: _stamp(p) for p in sorted(folder.iterdir()) if p.name != STAGING}
+    stamps = {p.name: _stamp(p) for p in sorted(folder.iterdir()) if p.suffix != STAGING}
     names = ("name", "class_names", "au_names", "basic_names", "components", "is_synthetic")
     body = {name: getattr(content, name) for name in (*names, "notes")}
     body |= {"ceiling": dict(content.ceiling), "fingerprint": fingerprint, "files": stamps}
@@ -116,11 +128,31 @@ def _save_pixels(path: Path, pixels: Pixels, rows: Ints) -> None:
             file.write(np.ascontiguousarray(pixels[rows[start : start + 64]]).data)
 
 
+def _save_frames(folder: Path, split: str, pixels: Pixels, starts: Ints, rows: Ints) -> None:
+    owned = [np.arange(starts[k], starts[k + 1]) for k in rows]
+    chosen = np.concatenate([np.zeros(0, np.int64), *owned])
+    _save_pixels(folder / f"{split}_frames.npy", pixels, chosen)
+    ends = np.cumsum([0, *map(len, owned)]).astype(np.int64)
+    np.save(folder / f"{split}_starts.npy", ends)
+
+
+def _sequences(path: Path, split: str, count: int) -> Sequences | None:
+    if not (path / f"{split}_frames.npy").exists():
+        return None
+    frames = np.load(path / f"{split}_frames.npy", mmap_mode="r", allow_pickle=False)
+    starts = np.load(path / f"{split}_starts.npy", allow_pickle=False)
+    if len(starts) != count + 1 or starts[-1] != len(frames):
+        raise CacheDamaged(f"'{path}': the frames of {split} are not those of its images")
+    return Sequences(frames, starts)
+
+
 def _split(path: Path, split: str, ids: list[str], au_count: int) -> Split:
     images = np.load(path / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
+    sequences = _sequences(path, split, len(ids))
     if split == "test":
         labels = np.full(len(ids), -1, np.int64)
-        return Split(images, labels, np.full((len(ids), au_count), -1, np.int8), tuple(ids))
+        aus = np.full((len(ids), au_count), -1, np.int8)
+        return Split(images, labels, aus, tuple(ids), sequences=sequences)
     votes = path / f"{split}_distributions.npy"
     part = Split(
         images,
@@ -128,6 +160,7 @@ def _split(path: Path, split: str, ids: list[str], au_count: int) -> Split:
         np.load(path / f"{split}_aus.npy", allow_pickle=False),
         tuple(ids),
         np.load(votes, allow_pickle=False) if votes.exists() else None,
+        sequences,
     )
     if not len(images) == len(part.labels) == len(part.aus) == len(ids):
         raise CacheDamaged(f"'{path}': the arrays of {split} differ in length")

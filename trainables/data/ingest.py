@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables import metrics
-from trainables.data import aus, faces, images, splits
+from trainables.data import aus, faces, images, leaks, splits
 from trainables.data.cores import usable_cores
 from trainables.data.listing import SPLITS, Listing, Row, components_of, several
 from trainables.data.tables import BASIC_NAMES, CLASS_NAMES
@@ -153,39 +153,22 @@ def unlabelled(listing: Listing, size: int, staging: Path, progress: Progress | 
     )
 
 
-def contradictions(listing: Listing, digests: Sequence[str]) -> list[str]:
-    """Images of equal content that the data set puts in different classes, a sentence each."""
-    rows, names = listing.rows, listing.class_names
-    return [
-        f"'{rows[a].id}' and '{rows[b].id}' are the same image, labelled "
-        f"'{names[rows[a].label]}' and '{names[rows[b].label]}': correct or remove one"
-        for a, b in splits.exact_pairs(digests)
-        if digests[a] and rows[a].label != rows[b].label
-    ]
-
-
-def leaks(
-    rows: Sequence[Row], pairs: splits.Ints, split_of: Sequence[str | None], sign: str
-) -> list[str]:
-    """Pairs that stand in two splits, as "a (train) = b (test)"; the sign tells how alike."""
-    return [
-        f"{rows[a].id} ({split_of[a]}) {sign} {rows[b].id} ({split_of[b]})"
-        for a, b in pairs
-        if split_of[a] is not None and split_of[b] is not None and split_of[a] != split_of[b]
-    ]
-
-
 def from_listing(
     listing: Listing,
     digests: Sequence[str],
     looks: tuple[splits.Hashes, splits.Thumbs],
     policy: aus.Policy,
+    joined: splits.Ints | None = None,
 ) -> Content:
-    """What the cache stores of a data set on disk; images without a split are given one."""
+    """What the cache stores of a data set on disk; images without a split are given one.
+
+    Pairs of images that are `joined` (by a frame of one sequence) go to one split.
+    """
+    joined = np.empty((0, 2), np.int64) if joined is None else joined
     rows = listing.rows
     labels = np.array([row.label for row in rows], np.int64)
     exact, near = splits.alike(digests, *looks)
-    groups = splits.group(len(rows), np.concatenate([exact, near]))
+    groups = splits.group(len(rows), np.concatenate([exact, near, joined]))
     split_of = splits.assign(labels, groups, [row.split for row in rows], digests)
     codings = [aus.parse(row.aus) for row in rows]
     au_names, au_notes = _au_names(codings, split_of, policy)
@@ -206,7 +189,11 @@ def from_listing(
             *listing.warnings,
             *au_notes,
             *_split_notes(listing, labels, split_of),
-            *leak_notes(leaks(rows, exact, split_of, "="), leaks(rows, near, split_of, "~")),
+            *leaks.notes(
+                leaks.across(rows, exact, split_of, "="),
+                leaks.across(rows, near, split_of, "~"),
+                leaks.across(rows, joined, split_of, "&"),
+            ),
             *splits.unsought(len(rows)),
         ),
     )
@@ -261,16 +248,6 @@ def _split_notes(listing: Listing, labels: splits.Ints, split_of: Sequence[str])
         if absent:
             notes.append(f"Without an image in {split}: {several(absent)}.")
     return notes
-
-
-def leak_notes(exact: Sequence[str], near: Sequence[str]) -> list[str]:
-    """What to say of pairs across official splits: copies are certain, likeness is not."""
-    told = [(exact, "show the same picture"), (near, "look alike")]
-    return [
-        f"{len(found)} pairs of images of two official splits {how}: {several(found)}."
-        for found, how in told
-        if found
-    ]
 
 
 def from_faces(spec: faces.FacesSpec, policy: aus.Policy) -> Content:

@@ -26,6 +26,7 @@ class Row:
     split: str | None = None  # None: the data set does not say
     aus: str | None = None  # None: nobody coded this image
     distribution: tuple[float, ...] | None = None  # crowd votes, one for each basic emotion
+    frames: tuple[Path, ...] = ()  # of its sequence, before it, in order of time
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _contradictions(listing: Listing) -> Iterable[str]:
                 f"'{names[row.label]}': remove one of the two lines"
             )
         elif first != row:
-            what = "splits" if first.split != row.split else "AUs, votes or paths"
+            what = "splits" if first.split != row.split else "AUs, votes, frames or paths"
             yield f"'{row.id}' is listed twice, with different {what}: remove one of the two lines"
 
 

@@ -16,7 +16,7 @@ KNOWN = """\
   RAF-DB        DIR/EmoLabel/list_patition_label.txt, Image/aligned/train_00001_aligned.jpg
   class folders DIR/<class>/*.jpg or DIR/{train,val,test}/<class>/*.jpg
   manifest      FILE.csv, FILE.tsv, DIR/manifest.csv or DIR/manifest.tsv with the columns
-                path,label and, if there, split,aus"""
+                path,label and, if there, split,aus,id,frames"""
 
 
 def is_faces(source: str) -> bool:

@@ -1,4 +1,4 @@
-"""A manifest: a CSV or TSV file with the columns path, label and, if there, split, aus and id."""
+"""A manifest: a CSV or TSV file with columns path, label and, if there, split, aus, id, frames."""
 
 import csv
 import difflib
@@ -17,7 +17,7 @@ from trainables.data.listing import (
 from trainables.data.tables import BASIC_NAMES
 
 NAMES = ("manifest.csv", "manifest.tsv")
-COLUMNS = ("path", "label", "split", "aus", "id")
+COLUMNS = ("path", "label", "split", "aus", "id", "frames")
 SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -29,7 +29,10 @@ def file_of(path: Path) -> Path | None:
 
 
 def read(path: Path) -> Listing:
-    """The images of a manifest; an empty cell under split or aus says nothing of the image."""
+    """The images of a manifest; an empty cell under split, aus or frames says nothing.
+
+    Frames are of the sequence that the image ends, in order of time, as "onset.png;middle.png".
+    """
     file = file_of(path) or path
     table, columns = _table(file)
     problems: list[str] = []
@@ -89,7 +92,7 @@ def _check_columns(file: Path, columns: list[str]) -> None:
     if missing:
         raise ValueError(
             f"'{file}' has no column {' and no '.join(missing)}; its first line must name the "
-            f"columns path,label and, if there, split,aus,id; it reads: {several(columns)}"
+            f"columns path,label and, if there, split,aus,id,frames; it reads: {several(columns)}"
         )
     if len(set(columns)) < len(columns):
         raise ValueError(f"'{file}' names a column twice: {', '.join(columns)}")
@@ -106,13 +109,23 @@ def _problem(home: Path, cells: Mapping[str, str]) -> str:
         return f"no {'label' if cells['path'] else 'path'}"
     if cells.get("split") and cells["split"].lower() not in SPLIT_OF:
         return f"unknown split '{cells['split']}'; known: {', '.join(SPLIT_OF)}"
+    named = [cells["path"], *_frames(cells)]
+    return next(filter(None, (_astray(home, name) for name in named)), "")
+
+
+def _astray(home: Path, name: str) -> str:
+    """What is wrong with the path of an image, if anything."""
     try:
-        inside = (home / cells["path"]).resolve().is_relative_to(home)
+        inside = (home / name).resolve().is_relative_to(home)
     except (OSError, ValueError, RuntimeError) as error:  # a zero byte, a loop of links
-        return f"{cells['path']!r} is no path ({error})"
+        return f"{name!r} is no path ({error})"
     if not inside:  # a manifest may come from anybody, and must not pull in other files
-        return f"'{cells['path']}' leads out of the folder of the manifest: move the image into it"
+        return f"'{name}' leads out of the folder of the manifest: move the image into it"
     return ""
+
+
+def _frames(cells: Mapping[str, str]) -> list[str]:
+    return [name for name in map(str.strip, cells.get("frames", "").split(";")) if name]
 
 
 def _row(home: Path, cells: Mapping[str, str], names: list[str]) -> Row:
@@ -122,4 +135,5 @@ def _row(home: Path, cells: Mapping[str, str], names: list[str]) -> Row:
         label=names.index(cells["label"]),
         split=SPLIT_OF.get(cells.get("split", "").lower()),
         aus=cells.get("aus") or None,
+        frames=tuple(home / name for name in _frames(cells)),
     )

@@ -144,7 +144,7 @@ def _views(extractor: Extractor, split: Split, stage: str, progress: Progress | 
         for start in range(0, len(split), CHUNK):
             part = hidden(split, slice(start, start + CHUNK))
             if is_mirrored:
-                part = replace(part, images=np.ascontiguousarray(part.images[..., ::-1]))
+                part = mirrored(part)
             rows.append(np.asarray(extractor.see(part), np.float32))
             if progress is not None:
                 progress(stage, len(split) * is_mirrored + start + len(part), total)
@@ -160,7 +160,16 @@ def hidden(split: Split, rows: slice) -> Split:
     images: NDArray[np.uint8] = np.array(split.images[rows])
     none = np.full(len(images), -1, np.int64)
     aus = np.full((len(images), split.aus.shape[1]), -1, np.int8)
-    return Split(images, none, aus, split.ids[rows])
+    whole = slice(*rows.indices(len(split))[:2])
+    sequences = split.sequences.of(whole) if split.sequences is not None else None
+    return Split(images, none, aus, split.ids[rows], sequences=sequences)
+
+
+def mirrored(part: Split) -> Split:
+    """The images, and the frames before them, seen in a mirror."""
+    images = np.ascontiguousarray(part.images[..., ::-1])
+    sequences = part.sequences.mirrored() if part.sequences is not None else None
+    return replace(part, images=images, sequences=sequences)
 
 
 def _latency_ms(extractor: Extractor, split: Split) -> float:

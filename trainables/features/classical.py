@@ -57,10 +57,10 @@ def gabor(images: U8, scales: int = 4, orientations: int = 8, grid: int = 4) -> 
     """
     size = images.shape[-1]
     bank = gabor_bank(size, scales, orientations)
-    pool = _pooling(size, grid)
+    pool = pooling(size, grid)
     rows = []
     for start in range(0, len(images), _CHUNK):
-        grey = _grey(images[start : start + _CHUNK]) / np.float32(255)
+        grey = luma(images[start : start + _CHUNK]) / np.float32(255)
         rows.append(_responses(grey, bank, pool))
     return np.concatenate(rows)
 
@@ -120,12 +120,12 @@ def _each(images: U8, work: Callable[[U8], F32]) -> F32:
     """`work` of the luma of each image, whole grey levels."""
     rows = []
     for start in range(0, len(images), _CHUNK):
-        grey = np.rint(_grey(images[start : start + _CHUNK])).astype(np.uint8)
+        grey = np.rint(luma(images[start : start + _CHUNK])).astype(np.uint8)
         rows += [work(image) for image in grey]
     return np.stack(rows)
 
 
-def _grey(images: U8) -> F32:
+def luma(images: U8) -> F32:
     """(n, S, S) luma in 0..255."""
     return np.asarray(np.einsum("nchw,c->nhw", images.astype(np.float32), _LUMA), np.float32)
 
@@ -142,7 +142,7 @@ def _cells(size: int, grid: int) -> NDArray[np.int64]:
     return edges[:, None] * grid + edges
 
 
-def _pooling(size: int, grid: int) -> F32:
+def pooling(size: int, grid: int) -> F32:
     """(G, S) matrix that takes the mean over each cell along one side."""
     member = (np.arange(grid)[:, None] == _edges(size, grid)).astype(np.float32)
     mean: F32 = member / member.sum(1, keepdims=True)

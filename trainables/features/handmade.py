@@ -8,13 +8,15 @@ from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from trainables.config import TrialConfig
 from trainables.data.bundle import DataBundle
-from trainables.features import classical, face_shape, landmark_file
+from trainables.features import classical, face_shape, flow, landmark_file
 from trainables.features.extractors import EXTRACTORS, Extractor, Floats
 from trainables.features.landmark_file import Landmarks
+from trainables.registry import unknown
 
 
 @EXTRACTORS.register
@@ -83,6 +85,31 @@ def landmarks(
     found.rows_of([*bundle.train.ids, *bundle.val.ids, *bundle.test.ids])
     return Extractor(
         lambda part: face_shape.features(found.rows_of(part.ids), use), content, has_mirror=False
+    )
+
+
+@EXTRACTORS.register
+def optical_flow(
+    config: TrialConfig,
+    bundle: DataBundle,
+    *,
+    method: str = "farneback",
+    bins: int = 8,
+    grid: int = 6,
+) -> Extractor:
+    """Motion from the first frame of each image's sequence; refused for stills, which have none.
+
+    `method`: one of flow.METHODS.
+    """
+    if method not in flow.METHODS:
+        raise LookupError(unknown("method of optical flow", method, flow.METHODS))
+    if not 2 <= bins <= 32:
+        raise ValueError(f"{bins} directions cannot be: give 2 to 32")
+    classical.pooling(bundle.image_size, grid)  # a grid that does not fit is told now
+    flow.check_moving(bundle)
+    return Extractor(
+        lambda part: flow.features(flow.first_frames(part), part.images, method, bins, grid),
+        f"scikit-image {version('scikit-image')}, opencv {cv2.__version__}",
     )
 
 
