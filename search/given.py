@@ -34,7 +34,6 @@ CHOOSING = (
     "trials",
     "warm_start",
     "synthetic",
-    "synthetic",
 )  # flags that say what is tried
 SAMPLER, PRUNER = "given", "none"  # what run.json says of such a run
 KEYS = ("role", "config")
