@@ -39,7 +39,10 @@ TAKEN: tuple[tuple[str, str, Callable[[float], str]], ...] = (  # in run.json, l
     ("epochs", "epochs", "{:.0f}".format),
     ("bytes", "disk, MiB", lambda value: f"{value / 2**20:.1f}"),
 )
-SECONDARY = ("attention_stage", "region_weight", "curriculum_order", "weight_decay", "dropout")
+SECONDARY = (
+    *("attention_stage", "region_weight", "weight_decay", "dropout"),
+    *("curriculum_drives", "curriculum_order", "curriculum_reversed"),
+)
 SPACE = ("name", "digest", "settings")
 TEMPLATES = Path(__file__).parent / "templates"
 

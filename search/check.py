@@ -13,12 +13,10 @@ from spaces.space import Choice, Space, Value
 from trainables.config import (
     Part,
     TrialConfig,
-    check_au_settings,
-    check_rebalancing,
-    check_synthetic,
+    drives_size,
 )
+from trainables.contradictions import check_config
 from trainables.data.bundle import DataBundle
-from trainables.features.settings import check_features
 from trainables.registry import Registry, unknown
 
 OF_BACKBONES = ("none", "frozen")  # features that a backbone gives
@@ -35,6 +33,7 @@ RANGES = {  # of the plain settings: the least, the most, and whether the least 
     "warmup_epochs": (0, inf, False),
     "ema": (0, 0.9999999, False),
     "clip": (0, inf, True),
+    "sam": (0, inf, False),
     "dropout": (0, 0.99, False),
     "drop_path": (0, 0.99, False),
     "seed": (0, inf, False),
@@ -55,7 +54,9 @@ def registries() -> dict[str, Registry[Any]]:
     """The plug-ins of each part but the backbone, which has timm's besides."""
     from trainables.attention import ATTENTIONS
     from trainables.augment import AUGMENTS, MIXERS
+    from trainables.averages import AVERAGES
     from trainables.balance import BALANCES
+    from trainables.basics import BASICS
     from trainables.features.plugins import CLASSIFIERS, EXTRACTORS, SYNTHESES
     from trainables.fusion import FUSIONS
     from trainables.heads import HEADS
@@ -77,10 +78,11 @@ def registries() -> dict[str, Registry[Any]]:
         "au_balance": BALANCES,
         "au_prior": PRIORS,
         "au_reading": READINGS,
-        "au_warmup": SCHEDULES,
         "curriculum": SCHEDULES,
+        "basics": BASICS,
         "augment": AUGMENTS,
         "mix": MIXERS,
+        "average": AVERAGES,
         "features": EXTRACTORS,
         "classifier": CLASSIFIERS,
         "synthesis": SYNTHESES,
@@ -117,7 +119,8 @@ def check_settings(flat: Mapping[str, Value]) -> None:
     """Raise LookupError, TypeError or ValueError unless all settings are known and in range."""
     from trainables.backbones import check_backbone
     from trainables.metrics import OBJECTIVES
-    from trainables.schedules import ORDERS
+    from trainables.orders import ORDERS
+    from trainables.pacing import DRIVERS
 
     config = TrialConfig.from_flat(flat)
     for name, (least, most, is_open) in RANGES.items():
@@ -133,15 +136,13 @@ def check_settings(flat: Mapping[str, Value]) -> None:
         part: Part = getattr(config, name)
         registry.check(part.name, part.args)
     for what, chosen, known in (
+        ("curriculum driver", config.curriculum_drives, DRIVERS),
         ("curriculum order", config.curriculum_order, ORDERS),
         ("metric", config.metric, OBJECTIVES),
     ):
         if chosen not in known:
             raise LookupError(unknown(what, chosen, known))
-    check_rebalancing(config)
-    check_au_settings(config)
-    check_features(config)
-    check_synthetic(config)
+    check_config(config)
 
 
 def check_on_data(space: Space, bundle: DataBundle) -> None:
@@ -190,14 +191,14 @@ def _of_images(config: TrialConfig, bundle: DataBundle) -> dict[str, Build]:
         "features": lambda p: EXTRACTORS[p.name](config, bundle, **p.args),
     }
     if config.features.name in OF_BACKBONES:
-        builds["backbone"] = lambda p: build_backbone(
-            p.name, config.image_size, config.drop_path, **p.args
-        )
+        size, drop_path, is_driven = config.image_size, config.drop_path, drives_size(config)
+        builds["backbone"] = lambda p: build_backbone(p.name, size, drop_path, is_driven, **p.args)
     return builds
 
 
 def _builders(bundle: DataBundle) -> dict[str, Build]:
     """How each part is built for this data, and called where that needs no network."""
+    import numpy as np
     import torch
 
     from trainables.au_task import make_prior
@@ -207,6 +208,7 @@ def _builders(bundle: DataBundle) -> dict[str, Build]:
     of = registries()
     logits, targets = torch.zeros(1, classes), torch.eye(classes)[:1]
     unit_logits, positives = torch.zeros(1, units), (bundle.train.aus == 1).sum(0)
+    emotions = (bundle.components, len(bundle.basic_names))
     compounds = (WIDTH, bundle.components, classes, len(bundle.basic_names))
     builds: dict[str, Build] = {
         "attention": lambda p: of["attention"][p.name](WIDTH, units, **p.args),
@@ -219,12 +221,13 @@ def _builders(bundle: DataBundle) -> dict[str, Build]:
         "au_balance": lambda p: of["au_balance"][p.name](**p.args),
         "au_prior": lambda p: make_prior(p, bundle),
         "au_reading": lambda p: of["au_reading"][p.name](units, classes, **p.args),
-        "au_warmup": lambda p: of["au_warmup"][p.name](**p.args)(0.5),
         "augment": lambda p: of["augment"][p.name](counts, bundle.au_names, **p.args),
         "mix": lambda p: of["mix"][p.name](counts, **p.args),
         "classifier": lambda p: of["classifier"][p.name](**p.args),
         "synthesis": lambda p: of["synthesis"][p.name](**p.args),
         "synthetic": lambda p: of["synthetic"][p.name](**p.args),
+        "average": lambda p: of["average"][p.name](**p.args),
+        "basics": lambda p: of["basics"][p.name](*emotions, np.random.default_rng(0), **p.args),
     }
     if units:
         builds["au_loss"] = lambda p: of["au_loss"][p.name](positives, known, **p.args)(

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from rich.console import Console
@@ -24,6 +25,7 @@ AU_PRIORS = ("co_annotation", "distribution_matching")
 COMPOUNDS = (  # options that need classes of two basic emotions, and what to say of them
     ("head", ("additive", "additive_residual"), "additive heads are"),
     ("synthesis", ("pair",), "synthesis by pairs is"),
+    ("basics", ("two_stage", "three_stage"), "learning basic emotions first is"),
 )
 SEQUENCE_FEATURES = ("optical_flow",)
 DEFAULTS: dict[str, Value] = {"seed": 0, "weights": "none", "metric": "macro_f1"}
@@ -116,24 +118,16 @@ def fit_to_data(space: Space, bundle: DataBundle) -> tuple[Space, list[str]]:
 
     Raises ValueError when a space insists on it.
     """
-    fitted = space
-    notes = []
-    if not bundle.au_names:
-        why = "the data has no AU labels"
-        fitted = _leave_out(_without_au_loss(fitted), "attention", AU_ATTENTION, why)
-        if fitted != space:
-            notes.append(f"{why}: AU loss and AU-guided attention are off")
-        fitted, before = _leave_out(fitted, "augment", AU_AUGMENTS, why), fitted
+    fitted, notes, before = _without_au_loss(space, bundle), list[str](), space
+    for lack in lacks(bundle):
+        for name, options in lack.options.items():
+            if not name.startswith("curriculum_") or _has_curriculum(fitted):
+                fitted = _leave_out(fitted, name, options, lack.why)
         if fitted != before:
-            notes.append(f"{why}: augmentation that spares active AUs is off")
-    elif without := bundle.unlabelled_classes():
-        why, before = f"no training image of {several(without)} has AU labels", fitted
-        fitted = _leave_out(fitted, "au_prior", AU_PRIORS, why)
-        if fitted != before:
-            notes.append(f"{why}: AU priors are off")
-    if bundle.components is None:
-        fitted, more = _single_emotions(fitted)
-        notes += more
+            notes.append(f"{lack.why}: {lack.what} off")
+        before = fitted
+    fitted, more = _unshrunk(fitted, bundle)
+    notes += more
     if bundle.train.sequences is None:
         fitted, more = _stills(fitted)
         notes += more
@@ -144,19 +138,13 @@ def fit_to_data(space: Space, bundle: DataBundle) -> tuple[Space, list[str]]:
     return fitted, notes + _shortcuts(fitted)
 
 
-def _single_emotions(space: Space) -> tuple[Space, list[str]]:
-    """The space without what is made of the two basic emotions of a class."""
-    why, notes = "the classes are not compounds of basic emotions", []
-    for name, options, what in COMPOUNDS:
-        fitted = _leave_out(space, name, options, why)
-        if fitted != space:
-            notes.append(f"{why}: {what} off")
-        space = fitted
-    if "classifier.shrink" in space.settings:
-        kept = {n: d for n, d in space.settings.items() if n != "classifier.shrink"}
-        space = replace(space, settings=kept)
-        notes.append(f"{why}: prototypes are not shrunk to anything")
-    return space, notes
+def _unshrunk(space: Space, bundle: DataBundle) -> tuple[Space, list[str]]:
+    """The space without what prototypes of compounds are shrunk to, where there is no such thing."""
+    if bundle.components is not None or "classifier.shrink" not in space.settings:
+        return space, []
+    kept = {n: d for n, d in space.settings.items() if n != "classifier.shrink"}
+    why = "the classes are not compounds of basic emotions"
+    return replace(space, settings=kept), [f"{why}: prototypes are not shrunk to anything"]
 
 
 def _stills(space: Space) -> tuple[Space, list[str]]:
@@ -175,6 +163,38 @@ def _shortcuts(space: Space) -> list[str]:
     ]
 
 
+@dataclass(frozen=True)
+class Lack:
+    """What the data does not have, and the options that need it."""
+
+    why: str
+    what: str  # is off, in words
+    options: Mapping[str, tuple[str, ...]]
+
+
+def lacks(bundle: DataBundle) -> Iterator[Lack]:
+    """All that this data cannot feed, but for the AU loss and soft labels."""
+    if not bundle.au_names:
+        why = "the data has no AU labels"
+        yield Lack(why, "AU loss and AU-guided attention are", {"attention": AU_ATTENTION})
+        yield Lack(why, "augmentation that spares active AUs is", {"augment": AU_AUGMENTS})
+        curricula = {"curriculum_drives": ("au_weight",), "curriculum_order": ("au_prototype",)}
+        yield Lack(why, "curricula by AUs are", curricula)
+    elif without := bundle.unlabelled_classes():
+        why = f"no training image of {several(without)} has AU labels"
+        yield Lack(why, "AU priors are", {"au_prior": AU_PRIORS})
+    if bundle.components is None:
+        why = "the classes are not compounds of basic emotions"
+        yield from (Lack(why, what, {name: options}) for name, options, what in COMPOUNDS)
+    if bundle.train.distributions is None:
+        why = "the data has no crowd votes"
+        yield Lack(why, "the order by their entropy is", {"curriculum_order": ("crowd_entropy",)})
+
+
+def _has_curriculum(space: Space) -> bool:
+    return space.settings.get("curriculum", "none") != "none"
+
+
 def _one_hot(space: Space, why: str) -> Space:
     """The space with soft labels off. Raises ValueError when it cannot do without."""
     dim = space.settings["soft_labels"]
@@ -186,9 +206,9 @@ def _one_hot(space: Space, why: str) -> Space:
     return space.fixed({"soft_labels": 0.0})
 
 
-def _without_au_loss(space: Space) -> Space:
-    """The space without AU loss and all that goes with it, if it has any."""
-    if space.settings.get("au_loss", "none") == "none":
+def _without_au_loss(space: Space, bundle: DataBundle) -> Space:
+    """The space without AU loss and all that goes with it, where the data has no AUs."""
+    if bundle.au_names or space.settings.get("au_loss", "none") == "none":
         return space
     kept = {n: d for n, d in space.settings.items() if n == "au_loss" or not n.startswith("au_")}
     return replace(space, settings=prune({**kept, "au_loss": "none"}))

@@ -11,6 +11,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from search.check import constants_of
 from search.core import score
 from search.folder import read_meta
 from search.proposer import Anchor, Model, own_value
@@ -73,9 +74,13 @@ def _note(root: Path, trials: Sequence[Earlier], is_same_data: bool) -> str:
 
 def _earlier(record: Record, run: str, space: Space, stretch: float) -> Earlier:
     params, missing = dict[str, Value](), list[str]()
+    driven = constants_of(space, "curriculum_drives") or (TrialConfig.curriculum_drives,)
+    is_driven = record.config.get("curriculum_drives", TrialConfig.curriculum_drives) in driven
 
     def pick(name: str, dim: Dimension) -> Value:
         try:
+            if name.startswith("curriculum") and not is_driven:
+                raise ValueError("a curriculum of another kind has settings of the same names")
             params[name] = own_value(dim, record.config[name])
         except (KeyError, ValueError):
             missing.append(name)

@@ -42,12 +42,13 @@ SPACE = Space(
         "au_balance.start": Choice((-1.0, 0.0, 1.0), 0.0, {"au_balance": ("uncertainty",)}),
         "au_balance.alpha": Uniform(0.5, 1.5, 1.0, {"au_balance": ("gradnorm",)}),
         "au_balance.rate": LogUniform(1e-3, 1e-1, 1e-2, {"au_balance": LEARNED}),
-        "au_warmup": Choice(
+        "curriculum": Choice(
             ("none", "linear"), "none", {"au_loss": AU, "au_balance": ("fixed", "pcgrad")}
         ),
-        "au_warmup.start": Choice((0.01, 0.1), 0.1, {"au_warmup": ("linear",)}),
-        "au_warmup.full_at": Uniform(
-            0.05, 0.3, 0.15, {"au_warmup": ("linear",)}
+        "curriculum_drives": "au_weight",  # lambda warms up
+        "curriculum.start": Choice((0.01, 0.1), 0.1, {"curriculum": ("linear",)}),
+        "curriculum.full_at": Uniform(
+            0.05, 0.3, 0.15, {"curriculum": ("linear",)}
         ),  # before the first rung, a third
         "au_prior": Choice(("none", *PRIOR), "none", {"au_loss": AU}),
         "au_prior.weight": LogUniform(0.01, 0.3, 0.05, {"au_prior": PRIOR}),

@@ -1,7 +1,7 @@
 """sprint2: which architecture and which imbalance treatment? The main job.
 
 Backbone, attention and its stage, fusion, local branch, head, lambda, AU loss, emotion loss, soft
-labels, curriculum pacing, mixing and the optimiser, each with its arguments: 55 dimensions, 29 of
+labels, curriculum pacing, mixing and the optimiser, each with its arguments: 56 dimensions, 29 of
 them active in a trial on average. "none" is in every choice, so each technique has its control. At
 most one imbalance correction: `rebalance` exists only under losses that do not correct by
 themselves. It builds on sprint1 by AU losses and lambda; the rest of AU supervision is left there.
@@ -83,7 +83,10 @@ SPACE = Space(
         "rebalance.exponent": Uniform(0.1, 1.0, 0.5, {"rebalance": ("sampler",)}),
         "curriculum": Choice(("none", *PACING), "none"),
         "curriculum_order": Choice(
-            ("class_count", "random", "reversed"), "class_count", {"curriculum": PACING}
+            ("class_count", "random"), "class_count", {"curriculum": PACING}
+        ),
+        "curriculum_reversed": Choice(
+            (False, True), False, {"curriculum": PACING, "curriculum_order": ("class_count",)}
         ),
         "curriculum.start": Uniform(0.1, 0.9, 0.4, {"curriculum": PACING}),
         "curriculum.full_at": Uniform(0.05, 0.2, 0.15, {"curriculum": PACING}),  # see above

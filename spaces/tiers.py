@@ -186,5 +186,5 @@ def baseline(space: Space, tier: Tier) -> dict[str, Value]:
 
 def _is_of_lacking(name: str) -> bool:
     """Whether the setting is of a part that the baseline lacks."""
-    others = ("region_weight", "attention_stage", "curriculum_order")
-    return name.startswith("au_") or name in others
+    others = ("region_weight", "attention_stage")
+    return name.startswith(("au_", "curriculum_")) or name in others

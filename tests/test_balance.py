@@ -203,9 +203,10 @@ def test_a_balance_changes_the_training(faces, name) -> None:
 
 
 def test_the_warm_up_of_lambda_is_in_force(faces) -> None:
-    flat = {**TAUGHT, "au_warmup": "linear", "au_warmup.start": 0.2, "au_warmup.full_at": 0.5}
+    flat = {**TAUGHT, "curriculum": "linear", "curriculum.start": 0.2, "curriculum.full_at": 0.5,
+            "curriculum_drives": "au_weight"}  # fmt: skip
     training = Training(TrialConfig.from_flat(flat), cache.load(faces))
-    weights = [training._objective(p).au_weight for p in (0.0, 0.25, 0.5, 1.0)]
+    weights = [training.plan.objective(p).au_weight for p in (0.0, 0.25, 0.5, 1.0)]
     assert weights == pytest.approx([0.1, 0.3, 0.5, 0.5])
     row = training.run_epoch()
     assert row["lambda"] == pytest.approx(0.1)
@@ -213,8 +214,10 @@ def test_the_warm_up_of_lambda_is_in_force(faces) -> None:
 
 
 def first_ratio(training: Training) -> float:
-    (first, *_) = training.feed.batches(np.arange(8), torch.Generator())
-    training.stepper.step(first, partial(training._objective(0.0), training.model.train()), True)
+    (first, *_) = training.plan.feed.batches(np.arange(8), torch.Generator())
+    training.stepper.step(
+        first, partial(training.plan.objective(0.0), training.model.train()), True
+    )
     emotion, au = training.stepper.norms
     return au / emotion
 
@@ -256,14 +259,9 @@ def test_the_watch_by_hand() -> None:
     ("flat", "message"),
     [
         ({"au_balance": "pcgrad"}, "au_balance 'pcgrad' needs AU supervision"),
-        ({"au_warmup": "linear", "au_loss": "bce"}, "au_warmup 'linear' needs AU supervision"),
         ({"au_prior": "co_annotation"}, "au_prior 'co_annotation' needs AU supervision"),
         ({"au_reading": "linear"}, "au_reading 'linear' needs AU supervision"),
         ({**TAUGHT, "au_reading": "linear", "loss": "ldam"}, "'ldam' is defined on cosines"),
-        (
-            {**TAUGHT, "au_warmup": "linear", "au_balance": "gradnorm"},
-            "'gradnorm' learns the weight of the AU task, and au_warmup 'linear' moves it too",
-        ),
     ],
 )
 def test_au_settings_that_contradict_are_refused(flat: Flat, message: str) -> None:

@@ -18,7 +18,7 @@ from trainables.prototypes import PRIORS, Prior
 from trainables.reading import READINGS
 from trainables.rebalance import REBALANCE, Rebalance
 from trainables.registry import Registry
-from trainables.schedules import ORDERS, SCHEDULES, Schedule
+from trainables.schedules import SCHEDULES, Schedule
 from trainables.state import pack, unpack
 
 N, K, A = 6, 7, 5
@@ -27,7 +27,7 @@ LABELS = np.repeat(np.arange(K), COUNTS)
 PAIRS = tuple((i % 4, (i + 1) % 4) for i in range(K))
 REGISTRIES: tuple[Registry, ...] = (
     *(ATTENTIONS, AU_LOSSES, BACKBONES, BALANCES, FUSIONS, HEADS, LOCALS, LOSSES),
-    *(ORDERS, PRIORS, READINGS, REBALANCE, SCHEDULES),
+    *(PRIORS, READINGS, REBALANCE, SCHEDULES),
 )
 
 
@@ -339,7 +339,7 @@ def test_reading_leaves_the_aus_to_their_own_loss(name: str) -> None:
     assert not au_logits.grad.any()
 
 
-# --- schedules, orders, rebalancing --------------------------------------------------------------
+# --- schedules, rebalancing ----------------------------------------------------------------------
 
 PROGRESS = np.linspace(0, 1, 101)
 
@@ -354,14 +354,6 @@ def test_schedule_stays_in_range_and_never_falls(schedule: Schedule) -> None:
     assert all(0 < v <= 1 for v in values)
     assert values == sorted(values)
     assert values[-1] == 1
-
-
-@pytest.mark.parametrize("name", ORDERS)
-def test_order_is_a_permutation_that_the_seed_decides(name: str) -> None:
-    orders = [ORDERS[name](LABELS, COUNTS, np.random.default_rng(s)) for s in (0, 0, 1)]
-    assert sorted(orders[0]) == list(range(len(LABELS)))
-    assert np.array_equal(orders[0], orders[1])
-    assert not np.array_equal(orders[0], orders[2])
 
 
 @pytest.fixture(params=REBALANCE)

@@ -74,11 +74,11 @@ def gradients(data: Path, images: int) -> dict[str, np.ndarray]:
         flat = {**MIXED, "au_balance": balance, "clip": 1e9}
         training = Training(TrialConfig.from_flat(flat), cache.load(data), here())
         training.model.double().train()
-        batch = next(training.feed.batches(np.arange(images), Generator().manual_seed(1)))
+        batch = next(training.plan.feed.batches(np.arange(images), Generator().manual_seed(1)))
         batch = replace(batch, images=batch.images.double(), targets=batch.targets.double())
         model, stepper = training.trained.train(), training.stepper
         stepper.parts = 2
-        stepper.step(batch, partial(training._objective(0.0), model))
+        stepper.step(batch, partial(training.plan.objective(0.0), model))
         found[f"{balance} weights"] = np.array(stepper.balance.weights)
         for name, parameter in training.model.named_parameters():
             if parameter.grad is not None:

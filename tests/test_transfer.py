@@ -8,7 +8,7 @@ from toy import EPOCHS, SPACE, proposer_of
 
 from search.samplers import SAMPLERS
 from search.transfer import Earlier, first_trials, gather, load, save, teach
-from spaces.space import Choice, LogUniform, Space
+from spaces.space import Choice, LogUniform, Space, Uniform
 from trainables.config import TrialConfig
 from trainables.store import RunStore, TrialResult
 
@@ -62,6 +62,29 @@ def test_shared_settings_are_kept_and_others_take_their_defaults(run):
     assert [e.status for e in earlier] == ["completed", "completed", "stopped"]
     assert "3 trials, 2 of them as they would be here" in notes[0]
     assert notes[0].endswith("where theirs do not fit")
+
+
+@pytest.mark.parametrize(
+    ("drives", "taken"),
+    [(None, "none"), ("au_weight", "linear"), (("data", "au_weight"), "linear")],
+)
+def test_a_curriculum_of_another_thing_is_not_taken_for_one_of_this(tmp_path, drives, taken):
+    store = RunStore.create(tmp_path / "first", META)
+    flat = {"curriculum": "linear", "curriculum.full_at": 0.25, "curriculum_drives": "au_weight"}
+    trial = store.create_trial(TrialConfig.from_flat(flat), 0)
+    store.trial(trial).append({"epoch": 1, "score": 0.1})
+    store.trial(trial).finish(TrialResult("stopped"))
+    settings = {
+        "curriculum": Choice(("none", "linear"), "none"),
+        "curriculum.full_at": Uniform(0.1, 0.3, 0.2, {"curriculum": ("linear",)}),
+    }
+    if isinstance(drives, tuple):
+        settings["curriculum_drives"] = Choice(drives, "data")
+    elif drives:
+        settings["curriculum_drives"] = drives
+    (found,), _ = gather([store.root], Space("s", settings), EPOCHS, "macro_f1", "f")
+    assert found.params["curriculum"] == taken
+    assert found.params.get("curriculum.full_at") == (0.25 if taken == "linear" else None)
 
 
 def test_a_trial_under_another_constant_is_not_as_it_would_be_here(run):

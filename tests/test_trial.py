@@ -10,11 +10,12 @@ from torch import Generator, nn
 
 from trainables import metrics
 from trainables.augment import Batch
+from trainables.averages import Average
 from trainables.balance import Losses
 from trainables.config import Flat, TrialConfig
 from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
-from trainables.optim import Average, Stepper, micro_batches
+from trainables.optim import Stepper, micro_batches
 from trainables.store import Row, RunStore, TrialStore
 from trainables.trial import Training, run_trial
 
@@ -157,10 +158,10 @@ def test_two_corrections_are_refused(faces, tmp_path) -> None:
 def test_a_curriculum_withholds_exactly_what_it_says(faces, progress) -> None:
     flat = {**QUICK, "curriculum": "linear", "curriculum.start": 0.3, "curriculum.full_at": 0.8}
     training = Training(TrialConfig.from_flat(flat), cache.load(faces))
-    order = training._order(progress, np.random.default_rng(0))
+    order = training.plan.order(progress, np.random.default_rng(0))
     share = min(1.0, 0.3 + 0.7 * progress / 0.8)
     assert len(order) == round(share * len(training.bundle.train))
-    assert set(order) == set(training.easy_to_hard[: len(order)])
+    assert set(order) == set(training.plan.easy_to_hard[: len(order)])
     counts = training.bundle.class_counts()
     withheld = np.setdiff1d(np.arange(len(training.bundle.train)), order)
     if len(withheld):  # majority classes come first
@@ -173,7 +174,7 @@ def test_sampled_class_frequencies_follow_the_exponent(faces) -> None:
     training = Training(TrialConfig.from_flat(flat), cache.load(faces))
     labels, counts = training.bundle.train.labels, training.bundle.class_counts()
     rng = np.random.default_rng(0)
-    drawn = np.concatenate([training._order(0.5, rng) for _ in range(200)])
+    drawn = np.concatenate([training.plan.order(0.5, rng) for _ in range(200)])
     seen = np.bincount(labels[drawn], minlength=len(counts)) / len(drawn)
     wanted = counts**0.5 / (counts**0.5).sum()
     np.testing.assert_allclose(seen, wanted, atol=0.01)
@@ -257,7 +258,7 @@ def test_same_seed_same_rows_other_seed_other_rows(faces) -> None:
 def test_mixing_batches_never_change_the_images_in_the_cache(faces) -> None:
     training = Training(TrialConfig.from_flat({**QUICK, **AU_GUIDED}), cache.load(faces))
     before = np.array(training.bundle.train.images)
-    list(training.feed.batches(np.arange(20), Generator().manual_seed(0)))
+    list(training.plan.feed.batches(np.arange(20), Generator().manual_seed(0)))
     np.testing.assert_array_equal(before, training.bundle.train.images)
 
 
@@ -266,12 +267,12 @@ def test_unlabelled_images_do_not_dilute_the_au_loss(faces) -> None:
     flat = {**QUICK, "au_loss": "bce", "au_weight": 1.0, "augment": "none"}
     training = Training(TrialConfig.from_flat(flat), bundle)
     training.model.eval()
-    (batch,) = list(training.feed.batches(np.arange(16), Generator()))[:1]
+    (batch,) = list(training.plan.feed.batches(np.arange(16), Generator()))[:1]
     labelled = batch.aus[(batch.aus >= 0).all(1)][:1].expand(16, -1)
     some = labelled.clone()
     some[4:] = -1
     images = batch.images[:1].expand(16, -1, -1, -1)
-    objective = training._objective(0.0)
+    objective = training.plan.objective(0.0)
     losses = [
         float(objective(training.model, Batch(images, batch.targets[:16], aus)).parts["au_loss"])
         for aus in (labelled, some)

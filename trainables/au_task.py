@@ -1,9 +1,8 @@
-"""The AU task of a trial: its loss and prior, lambda over the training, the signs that it lives.
+"""The AU task of a trial: its loss and prior, and the signs that it lives.
 
 N images, A action units.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,6 @@ from trainables.data.bundle import DataBundle
 from trainables.data.listing import several
 from trainables.losses import AU_LOSSES, Loss
 from trainables.prototypes import PRIORS, Prior
-from trainables.schedules import SCHEDULES
 from trainables.store import Predictions, Row
 
 DEAD_RATIO = 1e-3  # of the gradients without lambda: below it AUs do not teach the network
@@ -24,10 +22,9 @@ DEAD_RATIO = 1e-3  # of the gradients without lambda: below it AUs do not teach 
 
 @dataclass(frozen=True)
 class AuTask:
-    """What supervises the AUs, and how much it weighs."""
+    """What supervises the AUs; how much it weighs, the settings in force say."""
 
     loss: Loss  # (N, A) logits and targets -> (N,)
-    weight: Callable[[float], float]  # progress -> lambda in force, before balancing; 0: no task
     prior: Prior | None = None  # from what the class, or the emotion head, says of the AUs
 
 
@@ -36,11 +33,7 @@ def make_au_task(config: TrialConfig, bundle: DataBundle) -> AuTask:
     aus = bundle.train.aus
     positives, known = (aus == 1).sum(0), (aus >= 0).sum(0)
     loss = AU_LOSSES[config.au_loss.name](positives, known, **config.au_loss.args)
-    warmup = SCHEDULES[config.au_warmup.name](**config.au_warmup.args)
-    top = config.au_weight if config.au_loss.name != "none" else 0.0
-    return AuTask(
-        loss, lambda progress: top * warmup(progress), make_prior(config.au_prior, bundle)
-    )
+    return AuTask(loss, make_prior(config.au_prior, bundle))
 
 
 def make_prior(part: Part, bundle: DataBundle) -> Prior | None:

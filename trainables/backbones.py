@@ -44,15 +44,19 @@ class Backbone(nn.Module):
 
 
 def build_backbone(
-    name: str, image_size: int, drop_path: float = 0.0, **arguments: object
+    name: str,
+    image_size: int,
+    drop_path: float = 0.0,
+    takes_smaller: bool = False,
+    **arguments: object,
 ) -> Backbone:
-    """The backbone of that name, with random weights.
+    """The backbone of that name, with random weights; for smaller images too, where it can.
 
     Raises LookupError for an unknown name, ValueError for what the network cannot do.
     """
     check_backbone(name, arguments)
     is_own = name in BACKBONES
-    build = BACKBONES[name] if is_own else partial(_timm_net, name, image_size)
+    build = BACKBONES[name] if is_own else partial(_timm_net, name, image_size, takes_smaller)
     net = build(drop_path, **arguments)
     try:
         return Backbone(net, _call, image_size) if is_own else _timm_backbone(net, image_size)
@@ -84,9 +88,11 @@ def _unknown(name: str, known: Sequence[str]) -> str:
     return f"unknown backbone '{name}'; known: {own} and the {len(known)} models of timm{hint}"
 
 
-def _timm_net(name: str, image_size: int, drop_path: float) -> nn.Module:
+def _timm_net(name: str, image_size: int, takes_smaller: bool, drop_path: float) -> nn.Module:
     """The whole network; `img_size` goes to those that take it (transformers, mostly)."""
     asked: dict[str, object] = {"img_size": image_size}
+    if takes_smaller:
+        asked["dynamic_img_size"] = True
     if drop_path:
         asked["drop_path_rate"] = drop_path
     while True:

@@ -36,19 +36,22 @@ class TrialConfig:
     au_balance: Part = Part("fixed")  # of the emotion and the AU task
     au_prior: Part = Part()  # from the AU prototypes of the classes
     au_reading: Part = Part()  # how emotion logits read the AU probabilities
-    au_warmup: Part = Part()  # a schedule, of the share of lambda that is in force
-    curriculum: Part = Part()
+    curriculum: Part = Part()  # a schedule, of what `curriculum_drives` names
+    basics: Part = Part()  # whether basic emotions are learned before their compounds
     augment: Part = Part("light")
     mix: Part = Part()
     features: Part = Part()  # of a frozen extractor, on which a classifier is fitted
     classifier: Part = Part()  # what is fitted on features
     synthesis: Part = Part()  # of feature vectors for classes of few images
     synthetic: Part = Part()  # what is added to the training images
+    average: Part = Part("ema")  # of the weights over the training: what is scored
 
     weights: str = "none"  # none, package, hub, or the path of a file
     synthetic_set: str = "none"  # the folder of generated images, or none
     attention_stage: str = "last"  # which feature map it works on: middle or last
-    curriculum_order: str = "class_count"
+    curriculum_drives: str = "data"
+    curriculum_order: str = "class_count"  # of the images, where it drives the data
+    curriculum_reversed: bool = False  # hard images first
     metric: str = "macro_f1"  # of metrics.OBJECTIVES: what its score is
     mix_off: float = 0.0  # share of the training, its last, that is without mixing
     soft_labels: float = 0.0  # share of the target that crowd votes make; the rest is one-hot
@@ -63,6 +66,7 @@ class TrialConfig:
     warmup_epochs: float = 1.0
     ema: float = 0.98
     clip: float = 2.0
+    sam: float = 0.0  # rho, how far sharpness-aware minimisation climbs before it looks; 0: not
     dropout: float = 0.0
     drop_path: float = 0.0
     seed: int = 0
@@ -114,7 +118,7 @@ class TrialConfig:
         return _digest({k: v for k, v in self.flat().items() if k not in ("seed", "fold")})
 
 
-CURRICULUM_FULL_AT, DEFERRED_START = 0.5, 0.7  # of the builders of those names
+CURRICULUM_FULL_AT, DEFERRED_START, BASICS_SHARE = 0.5, 0.7, 0.1  # of the builders of those names
 
 # Each of these changes how much a class weighs; two at once multiply (methods 2.4 and 5.2).
 LOSSES_THAT_REBALANCE = ("class_balanced", "balanced_softmax", "ldam")
@@ -141,7 +145,6 @@ AU_EXTRAS = {  # parts of AU supervision, and their names when off
     "au_balance": "fixed",
     "au_prior": "none",
     "au_reading": "none",
-    "au_warmup": "none",
 }
 LEARNED_BALANCES = ("uncertainty", "gradnorm")  # they set the weight of the AU task themselves
 
@@ -149,20 +152,14 @@ LEARNED_BALANCES = ("uncertainty", "gradnorm")  # they set the weight of the AU 
 def check_au_settings(config: TrialConfig) -> None:
     """Raise ValueError for settings of AU supervision that contradict each other or the rest.
 
-    They do without AU supervision, where two set lambda, and where LDAM meets an addition.
+    They do without AU supervision, and where LDAM meets an addition.
     """
-    if config.au_balance.name in LEARNED_BALANCES and config.au_warmup.name != "none":
-        raise ValueError(
-            f"au_balance '{config.au_balance.name}' learns the weight of the AU task, and "
-            f"au_warmup '{config.au_warmup.name}' moves it too: set au_warmup to 'none', or "
-            "au_balance to 'fixed' or 'pcgrad'"
-        )
     if config.au_reading.name != "none" and config.loss.name == "ldam":
         raise ValueError(
             f"au_reading '{config.au_reading.name}' adds to the logits, and loss 'ldam' is defined "
             "on cosines: set au_reading to 'none' or take another loss"
         )
-    if config.au_weight > 0 and config.au_loss.name != "none":
+    if has_au_task(config):
         return
     for name, off in AU_EXTRAS.items():
         part: Part = getattr(config, name)
@@ -183,19 +180,43 @@ def check_synthetic(config: TrialConfig) -> None:
         )
 
 
+def has_au_task(config: TrialConfig) -> bool:
+    """Whether AUs are supervised: there is a loss on them, and it weighs something."""
+    return config.au_weight > 0 and config.au_loss.name != "none"
+
+
+def drives_data(config: TrialConfig) -> bool:
+    """Whether images are withheld at first."""
+    return config.curriculum.name != "none" and config.curriculum_drives == "data"
+
+
+def drives_size(config: TrialConfig) -> bool:
+    """Whether training images are smaller at first."""
+    return config.curriculum.name != "none" and config.curriculum_drives == "size"
+
+
 def pacing_horizon(config: TrialConfig) -> int:
     """The epoch until which a trial is behind by design: before it, its score says little.
 
-    Ends of the curriculum, of both warm-ups, and of the wait for deferred re-weighting.
+    Ends of the curriculum (whatever it drives), of the warm-up and of the wait for deferred
+    re-weighting; one epoch of real compounds where basic emotions come first. Not the start of
+    stochastic weight averaging: until then the trial is scored by its exponential average.
     """
     shares = [0.0]
-    for schedule in (config.curriculum, config.au_warmup):
-        if schedule.name != "none":
-            shares.append(float(schedule.args.get("full_at", CURRICULUM_FULL_AT)))
+    if config.curriculum.name != "none":
+        shares.append(float(config.curriculum.args.get("full_at", CURRICULUM_FULL_AT)))
     if config.rebalance.name == "deferred":
         shares.append(float(config.rebalance.args.get("start", DEFERRED_START)))
-    paced = min(1.0, max(shares)) * config.epochs
-    return min(config.epochs, math.ceil(max(paced, config.warmup_epochs) - 1e-9))
+    epochs = [config.warmup_epochs, max(shares) * config.epochs]
+    if config.basics.name != "none":
+        epochs.append(math.ceil(basics_end(config.basics) * config.epochs - 1e-9) + 1)
+    return min(config.epochs, math.ceil(max(epochs) - 1e-9))
+
+
+def basics_end(basics: Part) -> float:
+    """The share of the training after which the compounds themselves are learned."""
+    stages = {"two_stage": ("first",), "three_stage": ("first", "second")}.get(basics.name, ())
+    return sum(float(basics.args.get(name, BASICS_SHARE)) for name in stages)
 
 
 def _typed(name: str, value: Value, types: Mapping[str, type]) -> Value:

@@ -12,9 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
+from torch.nn import functional
 
 from trainables.augment import AUGMENTS, Batch, Transform
+from trainables.averages import Average
 from trainables.balance import Losses
+from trainables.basics import basic_loss
 from trainables.batch import take
 from trainables.config import TrialConfig
 from trainables.data import aus
@@ -24,7 +27,7 @@ from trainables.local import local_of
 from trainables.losses import region_loss
 from trainables.mixing import mixing
 from trainables.model import Output
-from trainables.optim import Average, Stepper
+from trainables.optim import Stepper
 from trainables.prototypes import Prior
 from trainables.ranks import ALONE, Ranks
 from trainables.targets import training_targets
@@ -44,6 +47,7 @@ class Objective:
     class_weights: Tensor  # (K,), of the deferred re-weighting; ones before it sets in
     prior: Prior | None = None  # of the AUs, its weight included
     ranks: Ranks = ALONE
+    members: Tensor | None = None  # (K, B) while basic emotions are taught in place of classes
 
     def __call__(self, model: nn.Module, batch: Batch) -> Losses:
         """The mean losses of the batch; those of ranks, whose mean they are, add up to them."""
@@ -51,7 +55,7 @@ class Objective:
         own = take(batch, rows)
         out = model(own.images.contiguous(memory_format=torch.channels_last), own.boxes)
         weights = (own.targets * self.class_weights).sum(1)
-        emotion = (self.emotion(out.logits, own.targets) * weights).sum()
+        emotion = (self._of_emotion(out, own.targets) * weights).sum()
         parts = {"emotion_loss": factor * emotion / len(batch.images)}
         au = None
         for name, weight, value in self._au_parts(out, own, batch):
@@ -59,6 +63,15 @@ class Objective:
             au = weight * parts[name] + (0 if au is None else au)
         detached = {name: value.detach() for name, value in parts.items()}
         return Losses(parts["emotion_loss"] + out.penalty, au, detached)
+
+    def _of_emotion(self, out: Output, targets: Tensor) -> Tensor:
+        """(N,) of the classes or of the basic emotions; the logits of the others weigh nothing,
+        and are there because ranks expect a gradient on every parameter."""
+        if out.basic_logits is None:
+            return self.emotion(out.logits, targets)
+        if self.members is None:
+            return self.emotion(out.logits, targets) + 0 * out.basic_logits.float().sum()
+        return basic_loss(out.basic_logits, targets, self.members) + 0 * out.logits.float().sum()
 
     def _au_parts(
         self, out: Output, own: Batch, batch: Batch
@@ -90,6 +103,7 @@ class Feed:
     mixing: Callable[[float], Transform]  # by progress
     batch_size: int
     device: torch.device
+    size: int = 0  # to which images are made smaller; 0: as they are
 
     def batches(
         self, order: NDArray[np.int64], generator: Generator, progress: float = 0.0
@@ -105,9 +119,15 @@ class Feed:
                 None if template is None else template.expand(len(at), *template.shape)
                 for template in (self.regions, self.boxes)
             )
-            pixels = images.float() / 255
+            pixels = self._resized(images.float() / 255)
             batch = Batch(pixels, self.targets[at], self.aus[at], regions, boxes, self.mirror)
             yield mix(self.augment(batch, generator), generator)
+
+    def _resized(self, pixels: Tensor) -> Tensor:
+        if self.size in (0, pixels.shape[-1]):
+            return pixels
+        small = functional.interpolate(pixels, (self.size,) * 2, mode="bilinear", antialias=True)
+        return small.clamp(0, 1)
 
     def _take(self, chosen: Tensor, at: Tensor) -> Tensor:
         """uint8 images (N, 3, S, S) on the device; `at` is `chosen` on the device."""
@@ -120,9 +140,8 @@ def make_feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> 
     """The training images of a trial, ready to be indexed."""
     train = bundle.train
     targets = training_targets(bundle, config.soft_labels)
-    uses_regions = bool(bundle.au_names) and (
-        config.region_weight > 0 or config.mix.name == "cutmix"
-    )
+    pastes = "cutmix" in (config.mix.name, config.basics.args.get("mixing"))
+    uses_regions = bool(bundle.au_names) and (config.region_weight > 0 or pastes)
     regions = torch.from_numpy(region_maps(bundle.au_names, REGION_SIZE)) if uses_regions else None
     boxes = local_of(config).boxes.to(device)
     mirror = aus.mirror(bundle.au_names)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from trainables.attention import ATTENTIONS, AU_AWARE
 from trainables.backbones import Backbone, build_backbone
-from trainables.config import Part, TrialConfig
+from trainables.config import Part, TrialConfig, drives_size
 from trainables.fusion import FUSIONS, Fusion
-from trainables.heads import HEADS, Components, penalty_of, small_linear
+from trainables.heads import HEADS, Additive, Components, penalty_of, small_linear
 from trainables.local import LocalBranch, local_of
 from trainables.losses import LDAM_SCALE
 from trainables.reading import READINGS
@@ -34,6 +34,7 @@ class Output(NamedTuple):
     au_maps: Tensor | None  # (N, A, h, w) logits, where attention is AU-aware
     embedding: Tensor  # (N, D), what the head sees, before dropout
     penalty: Tensor  # scalar to add to the loss: what the head's own weights cost, 0 for most
+    basic_logits: Tensor | None = None  # (N, B), in training, where the trial learns basic emotions
 
 
 class Beside(NamedTuple):
@@ -41,6 +42,8 @@ class Beside(NamedTuple):
 
     local: LocalBranch | None  # adds to the embedding
     reading: nn.Module  # of AUs by the emotion logits
+    asks_basics: bool = False  # whether basic emotions are learned by themselves
+    basic: nn.Module | None = None  # which does it, where the head has no basic logits of its own
 
 
 class FERModel(nn.Module):
@@ -62,6 +65,7 @@ class FERModel(nn.Module):
         self.backbone, self.attention, self.stage = backbone, attention, stage
         self.fusion, self.heads = fusion, heads
         self.local, self.reading = beside.local, beside.reading
+        self.asks_basics, self.basic = beside.asks_basics, beside.basic
         self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
 
@@ -74,7 +78,15 @@ class FERModel(nn.Module):
         added = None if self.local is None else self.local(maps[STAGES["middle"]], boxes)
         embedding, logits, au_logits = self.heads(embedding, features, seen_logits, added)
         penalty = penalty_of(self.heads.emotion, logits)
-        return Output(self.reading(logits, au_logits), au_logits, au_maps, embedding, penalty)
+        basic = self._basic_logits(embedding) if self.asks_basics and self.training else None
+        logits = self.reading(logits, au_logits)
+        return Output(logits, au_logits, au_maps, embedding, penalty, basic)
+
+    def _basic_logits(self, embedding: Tensor) -> Tensor:
+        layer = self.heads.emotion.basic if self.basic is None else self.basic
+        assert isinstance(layer, nn.Module)
+        logits: Tensor = layer(self.heads.dropout(embedding))
+        return logits
 
 
 class Heads(nn.Module):
@@ -133,7 +145,11 @@ def build_model(
     """
     stage, learns_aus = _stage(config), _learns_aus(config, aus)
     backbone = build_backbone(
-        config.backbone.name, config.image_size, config.drop_path, **config.backbone.args
+        config.backbone.name,
+        config.image_size,
+        config.drop_path,
+        drives_size(config),
+        **config.backbone.args,
     )
     if config.weights != "none":
         log.info(load_weights(backbone, config.backbone.name, config.weights).summary())
@@ -150,7 +166,11 @@ def build_model(
     heads = Heads(head, fusion.dim, side, au_head, learns_aus, config.dropout)
     local = _local_branch(config, backbone, fusion)
     reading = READINGS[config.au_reading.name](aus, classes, **config.au_reading.args)
-    return FERModel(backbone, attention, stage, fusion, heads, Beside(local, reading))
+    asks_basics = config.basics.name != "none"
+    needs_basic = asks_basics and not isinstance(head, Additive)
+    basic = small_linear(fusion.dim, basics) if needs_basic else None
+    beside = Beside(local, reading, asks_basics, basic)
+    return FERModel(backbone, attention, stage, fusion, heads, beside)
 
 
 def _local_branch(config: TrialConfig, backbone: Backbone, fusion: Fusion) -> LocalBranch | None:

@@ -1,17 +1,17 @@
-"""The averaged weights, and optimiser steps that fit into memory."""
+"""Optimiser steps that fit into memory."""
 
-import copy
 import logging
 import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainables.balance import TASKS, Balance, Losses, Pair
 from trainables.batch import Batch, take
 from trainables.replica import Replica
+from trainables.sam import Ascent
 from trainables.taskwise import TaskGradients
 
 log = logging.getLogger(__name__)
@@ -19,39 +19,13 @@ log = logging.getLogger(__name__)
 BatchLoss = Callable[[Batch], Losses]
 
 
-class Average(nn.Module):
-    """Exponential moving average of a model's weights and buffers (Polyak averaging).
-
-    Early on the decay is lower, so that the random start is soon forgotten.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__()
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.decay, self.updates = decay, 0
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        self.updates += 1
-        share = 1 - min(self.decay, self.updates / (10 + self.updates))
-        old, new = _floats(self.model), _floats(model)
-        torch._foreach_lerp_(old, new, share)
-        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
-            if not mine.is_floating_point():
-                mine.copy_(theirs)
-
-
-def _floats(model: nn.Module) -> list[Tensor]:
-    tensors: Iterable[Tensor] = (*model.parameters(), *model.buffers())
-    return [t for t in tensors if t.is_floating_point()]
-
-
 class Stepper:
     """Optimiser steps with mixed precision, clipping, and smaller pieces when memory is short.
 
     Keeps the number of parts a batch is cut into: it doubles at each out-of-memory error. Ranks
     must agree on it, and one that stops in the middle of a step leaves the others waiting: they
-    rehearse the first step on a GPU, each by itself. State: `replica`, set where there are ranks;
+    rehearse the first step on a GPU, each by itself. With an `ascent` a step has two passes, its
+    losses are of the first and `norms` of the second. State: `replica`, set where there are ranks;
     `norms`, of the last step whose gradients were taken task by task.
     """
 
@@ -61,9 +35,10 @@ class Stepper:
         clip: float,
         device: torch.device,
         balance: Balance | None = None,
+        ascent: Ascent | None = None,
     ) -> None:
         self.optimizer, self.clip, self.device, self.parts = optimizer, clip, device, 1
-        self.balance = balance or Balance()
+        self.balance, self.ascent = balance or Balance(), ascent
         self.norms: Pair | None = None
         self.replica: Replica | None = None
         self.is_rehearsed = device.type != "cuda"  # elsewhere memory does not run out in this way
@@ -90,7 +65,7 @@ class Stepper:
                 if self.parts >= len(batch.images):
                     raise
                 self.parts *= 2
-                self._forget_scaling()
+                self.scaler = begun_anew(self.scaler, self.device)
                 self.free(batch)
 
     def free(self, batch: Batch) -> None:
@@ -104,13 +79,25 @@ class Stepper:
             self.parts,
         )
 
-    def _forget_scaling(self) -> None:
-        """Let the scaler begin its step anew: it refuses to unscale twice."""
-        if self.scaler.is_enabled():
-            scale = self.scaler.get_scale()
-            self.scaler = torch.amp.GradScaler(self.device.type, init_scale=scale)
-
     def _step(self, batch: Batch, loss: BatchLoss, by_task: bool) -> dict[str, float]:
+        on_gpu = [self.device] if self.device.type == "cuda" else []
+        if self.ascent is None:
+            sums = self._differentiate(batch, loss, by_task)
+        else:
+            with torch.random.fork_rng(on_gpu):  # both passes drop the same units
+                sums = self._differentiate(batch, loss, by_task=False)  # up the slope of the whole
+            with self.ascent.climbed(self.parameters):
+                self._differentiate(batch, loss, by_task)
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.balance.learns:
+            self._learn(sums)
+        return {name: value for name, value in sums.items() if name not in TASKS}
+
+    def _differentiate(self, batch: Batch, loss: BatchLoss, by_task: bool) -> dict[str, float]:
+        """Set the gradients, still scaled, to those of the batch on all ranks; its losses."""
         self.optimizer.zero_grad(set_to_none=True)
         gradients = TaskGradients(self.parameters, by_task)
         sums: dict[str, float] = {}
@@ -124,13 +111,7 @@ class Stepper:
         if by_task:
             norms = gradients.join(self.balance.rule.join, self.replica)
             self.norms = finite_pair(norms, self.scaler.get_scale())
-        self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.balance.learns:
-            self._learn(sums)
-        return {name: value for name, value in sums.items() if name not in TASKS}
+        return sums
 
     def backward(
         self, batch: Batch, loss: BatchLoss, share: float, gradients: TaskGradients
@@ -164,7 +145,8 @@ def rehearse(stepper: Stepper, replica: Replica, batch: Batch, loss: BatchLoss) 
     Raises OutOfMemoryError, on every rank, when on one of them not even one image fits.
     """
     most, parameters = len(batch.images), stepper.parameters
-    state = [torch.empty_like(p) for p in parameters for _ in range(2)]  # Adam's
+    copies = 2 if stepper.ascent is None else 3  # Adam's two, and where the ascent began
+    state = [torch.empty_like(p) for p in parameters for _ in range(copies)]
     with torch.random.fork_rng(), replica.alone():
         while stepper.parts <= most:
             try:
@@ -181,6 +163,13 @@ def rehearse(stepper: Stepper, replica: Replica, batch: Batch, loss: BatchLoss) 
     if parts > most:
         raise torch.OutOfMemoryError("out of memory: not even one image a rank fits")
     stepper.parts, stepper.is_rehearsed = int(parts), True
+
+
+def begun_anew(scaler: torch.amp.GradScaler, device: torch.device) -> torch.amp.GradScaler:
+    """A scaler that can begin its step again: the old one refuses to unscale twice."""
+    if not scaler.is_enabled():
+        return scaler
+    return torch.amp.GradScaler(device.type, init_scale=scaler.get_scale())
 
 
 def finite_pair(norms: Pair, scale: float) -> Pair | None:

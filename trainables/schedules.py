@@ -1,30 +1,24 @@
 """Schedules over the progress of training, from 0 at the start to 1 at the end.
 
 SCHEDULES: builder(*, hyper-parameters) -> progress -> fraction in (0, 1], never falling.
-ORDERS: (labels (N,), class_counts (K,), rng) -> the N image indices from easy to hard.
+What the fraction is of, a curriculum says by `curriculum_drives` (pacing.py).
 """
 
 import math
 from collections.abc import Callable
-
-import numpy as np
-from numpy.typing import NDArray
 
 from trainables.config import CURRICULUM_FULL_AT
 from trainables.registry import Registry
 
 Schedule = Callable[[float], float]
 ScheduleBuilder = Callable[..., Schedule]
-Ints = NDArray[np.integer]
-Order = Callable[[Ints, Ints, np.random.Generator], NDArray[np.int64]]
 
 SCHEDULES: Registry[ScheduleBuilder] = Registry("curriculum")
-ORDERS: Registry[Order] = Registry("curriculum_order")
 
 
 @SCHEDULES.register
 def none_() -> Schedule:
-    """All data from the start."""
+    """The whole from the start."""
     return lambda progress: 1.0
 
 
@@ -69,36 +63,14 @@ def step(
     return fraction
 
 
-@ORDERS.register
-def class_count(labels: Ints, class_counts: Ints, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Frequent classes first, images of one class in random order."""
-    return _sorted_by(-class_counts[labels], rng)
-
-
-@ORDERS.register
-def reversed_(labels: Ints, class_counts: Ints, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rare classes first: the control that should do worse, if the order matters."""
-    return _sorted_by(class_counts[labels], rng)
-
-
-@ORDERS.register
-def random_(labels: Ints, class_counts: Ints, rng: np.random.Generator) -> NDArray[np.int64]:
-    """No order: the control that shows what growing the data alone does."""
-    return rng.permutation(len(labels))
-
-
-def warmup_cosine(step: float, total: float, warmup: float) -> float:
-    """Factor on the learning rate: a line up from 0.01 over `warmup`, then half a cosine to 0
-    (Loshchilov & Hutter 2017, 1608.03983). All three in one unit, epochs or steps."""
+def warmup_cosine(step: float, total: float, warmup: float, rest: float = 0.0) -> float:
+    """Factor on the learning rate: a line up from 0.01 over `warmup`, then half a cosine down to
+    `rest` at `total`, where it stays (Loshchilov & Hutter 2017, 1608.03983). The first three in one
+    unit, epochs or steps."""
     if step < warmup:
         return 0.01 + 0.99 * step / warmup
     share = _share(step - warmup, total - warmup) if total > warmup else 1.0
-    return 0.5 * (1 + math.cos(math.pi * share))
-
-
-def _sorted_by(difficulty: Ints, rng: np.random.Generator) -> NDArray[np.int64]:
-    shuffled = rng.permutation(len(difficulty))
-    return shuffled[np.argsort(difficulty[shuffled], kind="stable")]
+    return rest + (1 - rest) * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def _share(progress: float, full_at: float) -> float:

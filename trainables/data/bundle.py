@@ -5,6 +5,7 @@ Images are uint8 RGB (N, 3, S, S), usually memory-mapped from the cache (`cache.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,7 @@ class DataBundle:
     is_synthetic: bool = False
     notes: tuple[str, ...] = ()  # what a user should know, one sentence each
     ceiling: Mapping[str, float] = field(default_factory=dict)  # known Bayes scores, if any
+    folder: Path | None = None  # of the cache entry: what is derived of the data is kept there
 
     @property
     def image_size(self) -> int:

@@ -4,6 +4,7 @@
                 {train,val,test}_{labels,aus}.npy, {train,val}_distributions.npy
                 {train,val,test}_{frames,starts}.npy   of sequences, where there are any
                 ids.json, meta.json           meta.json: sizes and checksums of the others
+                reference_losses-*.npz        derived later (reference.py), and not checked here
 The labels and AUs of test are sealed: `load` does not read them, `unseal` does.
 """
 
@@ -59,6 +60,7 @@ def load(path: Path) -> DataBundle:
         is_synthetic=meta["is_synthetic"],
         notes=tuple(meta["notes"]),
         ceiling=meta["ceiling"],
+        folder=path,
     )
 
 

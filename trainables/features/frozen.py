@@ -47,7 +47,7 @@ def _network(config: TrialConfig, size: int) -> Backbone:
     """The network, in no mode but that of use."""
     state = torch.get_rng_state()
     torch.manual_seed(SEED)
-    net = build_backbone(config.backbone.name, size, 0.0, **config.backbone.args)
+    net = build_backbone(config.backbone.name, size, 0.0, False, **config.backbone.args)
     if config.weights != "none":
         load_weights(net, config.backbone.name, config.weights)
     torch.set_rng_state(state)

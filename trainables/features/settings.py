@@ -7,7 +7,9 @@ OF_NETWORKS = {  # parts that only a network in training has, and their names wh
     "fusion": "none",
     "local": "none",
     "curriculum": "none",
+    "basics": "none",
     "mix": "none",
+    "average": "ema",
     "synthetic": "none",
     **AU_EXTRAS,
 }

@@ -15,7 +15,8 @@ from safetensors.numpy import save as safetensors_bytes
 
 from trainables import metrics
 from trainables.au_task import mean_f1, supported
-from trainables.config import TrialConfig, check_au_settings, check_rebalancing
+from trainables.config import TrialConfig
+from trainables.contradictions import check_config
 from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
 from trainables.features.aus import fit_aus
@@ -24,7 +25,6 @@ from trainables.features.classifiers import Fitted
 from trainables.features.examples import Examples, Floats, Lesson, joined
 from trainables.features.judges import Sample, verdict
 from trainables.features.plugins import CLASSIFIERS, EXTRACTORS, SYNTHESES
-from trainables.features.settings import check_features
 from trainables.ranks import here
 from trainables.store import Predictions, Row, TrialResult, TrialStore, finite
 from trainables.targets import training_targets
@@ -106,9 +106,7 @@ def run(config: TrialConfig, data: Path) -> tuple[Row, Outcome]:
 
 def _check(config: TrialConfig) -> None:
     """Raise ValueError for a contradictory configuration."""
-    check_rebalancing(config)
-    check_au_settings(config)
-    check_features(config)
+    check_config(config)
     if config.fold:
         raise ValueError(f"fold {config.fold}: cross-validation is not built yet, set fold to 0")
 

@@ -1,0 +1,116 @@
+"""Averages of the weights over the training: what a trial is scored by.
+
+AVERAGES: builder(*, hyper-parameters) -> Tail, what becomes of the last part of the training.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from trainables.augment import Batch
+from trainables.registry import Registry
+
+
+@dataclass(frozen=True)
+class Tail:
+    """From which progress on the average is a plain mean, and the share of the top learning rate
+    that training goes on with from there."""
+
+    start: float = 1.0
+    rate: float = 0.0
+
+
+AVERAGES: Registry[Callable[..., Tail]] = Registry("average")
+
+
+@AVERAGES.register
+def ema() -> Tail:
+    """Exponential moving average to the end, of the decay `ema` (Polyak averaging): the control."""
+    return Tail()
+
+
+@AVERAGES.register
+def swa(*, start: float = 0.75, rate: float = 0.25) -> Tail:
+    """The mean of the weights from `start` on, at a constant learning rate (stochastic weight
+    averaging, Izmailov et al. 2018, 1803.05407), batch norms estimated anew.
+
+    We average each step's weights, the paper each epoch's: the same mean, of more weights, which
+    short trainings need. Before, the exponential average is scored, so that early rungs compare.
+    """
+    if not 0 <= start < 1 or not 0 < rate <= 1:
+        raise ValueError(
+            f"average 'swa' cannot start at {start:g} with rate {rate:g}: start must be 0 or more "
+            "and below 1, rate above 0 and 1 at most"
+        )
+    return Tail(start, rate)
+
+
+class Average(nn.Module):
+    """Running average of a model's weights and buffers: exponential, then the mean over the tail.
+
+    Early on the decay is lower, so that the random start is soon forgotten. State: `updates`, how
+    many weights are in it, and whether it `is_mean`.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, tail: Tail | None = None) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay, self.tail = decay, tail or Tail()
+        self.updates, self.is_mean = 0, False
+
+    def begin(self, progress: float) -> None:
+        """Before an epoch: when the tail begins, what was averaged is forgotten."""
+        if not self.is_mean and progress >= self.tail.start:
+            self.updates, self.is_mean = 0, True
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        self.updates += 1
+        decayed = 1 - min(self.decay, self.updates / (10 + self.updates))
+        share = 1 / self.updates if self.is_mean else decayed
+        old, new = _floats(self.model), _floats(model)
+        torch._foreach_lerp_(old, new, share)
+        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
+            if not mine.is_floating_point():
+                mine.copy_(theirs)
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed trial needs, but for the weights."""
+        return {"updates": self.updates, "is_mean": self.is_mean}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.updates, self.is_mean = state["updates"], state["is_mean"]
+
+
+def _floats(model: nn.Module) -> list[Tensor]:
+    tensors: Iterable[Tensor] = (*model.parameters(), *model.buffers())
+    return [t for t in tensors if t.is_floating_point()]
+
+
+@torch.no_grad()
+def estimate_norms(model: nn.Module, batches: Iterable[Batch], dtype: torch.dtype) -> None:
+    """Set the running statistics of all batch norms to the mean over the batches.
+
+    As torch.optim.swa_utils.update_bn, but that no units are dropped: ranks drop others, and have
+    to come to the same statistics. Without batch norms nothing is looked at.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all that is seen
+        norm.train()
+    for batch in batches:
+        device = batch.images.device.type
+        with torch.autocast(device, dtype, enabled=device == "cuda"):
+            model(batch.images.contiguous(memory_format=torch.channels_last), batch.boxes)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
