@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from analysis import leaderboard as lb
 from analysis.leaderboard import Board
-from trainables import config as config_rules
 from trainables.config import Flat, Part, TrialConfig
+from trainables.contradictions import check_config
 from trainables.registry import unknown
 from trainables.store import Record, write_json
 
@@ -30,9 +30,7 @@ NEEDED_BY = {  # technique -> the settings that are nothing, or of another netwo
     "backbone": ("weights",),
     "features": ("classifier", "synthesis"),
 }
-CHECKS = [  # whichever there are: each raises for settings that contradict each other
-    check for name, check in vars(config_rules).items() if name.startswith("check_")
-]
+DRIVEN = {"au_weight": AU_TASK, "tau": "loss", "sampler": "rebalance", "mix": "mix"}  # by curricula
 
 
 @dataclass(frozen=True)
@@ -102,8 +100,13 @@ def techniques(winner: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[s
 
 def without(winner: Flat, baseline: Flat, technique: str) -> Flat:
     """The winner with one technique as the baseline has it."""
-    kept = {n: v for n, v in winner.items() if not goes_with(technique, n)}
-    back = {n: v for n, v in baseline.items() if goes_with(technique, n)}
+    is_driven = DRIVEN.get(str(winner["curriculum_drives"])) == technique  # then it goes too
+
+    def goes(name: str) -> bool:
+        return goes_with(technique, name) or (is_driven and group_of(name) == "curriculum")
+
+    kept = {n: v for n, v in winner.items() if not goes(n)}
+    back = {n: v for n, v in baseline.items() if goes(n)}
     return unseeded(TrialConfig.from_flat({**kept, **back}).flat())
 
 
@@ -256,8 +259,7 @@ def _left_out(
 
 def _contradiction(config: Flat) -> str:
     try:
-        for check in CHECKS:
-            check(TrialConfig.from_flat(config))
+        check_config(TrialConfig.from_flat(config))
     except ValueError as error:
         return str(error)
     return ""

@@ -10,6 +10,7 @@ from analysis import ablation
 from analysis.ablation import goes_with, group_of, make_plan, techniques, without
 from analysis.leaderboard import frame, read_board
 from trainables.config import Part, TrialConfig
+from trainables.contradictions import check_config
 
 BASE = TrialConfig(
     backbone=Part("test_resnet"), loss=Part("cross_entropy", {"smoothing": 0.0}), epochs=9, lr=3e-3
@@ -22,7 +23,6 @@ WINNER = replace(
     loss=Part("focal", {"gamma": 2.0}),
     au_loss=Part("bce", {"clip": 5.0}),
     au_weight=0.3,
-    au_warmup=Part("linear", {"full_at": 0.2}),
     curriculum=Part("linear", {"start": 0.4}),
     curriculum_order="random",
     soft_labels=0.5,
@@ -33,11 +33,7 @@ WINNER = replace(
 OFF = {  # technique -> the settings in which the winner without it differs from the winner
     "attention": {"attention", "attention_stage", "region_weight"},
     "loss": {"loss", "loss.gamma", "loss.smoothing"},
-    "au_loss": {
-        *("au_loss", "au_loss.clip", "au_weight", "region_weight"),
-        *("au_warmup", "au_warmup.full_at"),
-    },
-    "au_warmup": {"au_warmup", "au_warmup.full_at"},
+    "au_loss": {"au_loss", "au_loss.clip", "au_weight", "region_weight"},
     "curriculum": {"curriculum", "curriculum.start", "curriculum_order"},
     "soft_labels": {"soft_labels"},
     "optimiser settings": {"lr", "weight_decay", "batch_size"},
@@ -87,6 +83,14 @@ def test_a_technique_may_be_kept(boards):
     assert "au_loss was not switched off, as was asked" in plan.notes
     with pytest.raises(LookupError, match="unknown technique of the winner 'au_los'; known: .*"):
         make_plan(boards, seeds=2, kept=["au_los"])
+
+
+def test_a_curriculum_goes_with_what_it_drives():
+    driven = replace(WINNER, curriculum_order="class_count", curriculum_drives="au_weight")
+    found = without(flat(driven), flat(BASE), "au_loss")
+    assert (found["curriculum"], found["curriculum_drives"]) == ("none", "data")
+    check_config(TrialConfig.from_flat(found))
+    assert without(flat(driven), flat(BASE), "loss")["curriculum"] == "linear"
 
 
 def test_a_part_whose_arguments_alone_differ_is_a_technique():

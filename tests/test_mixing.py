@@ -207,7 +207,7 @@ def test_a_batch_that_grows_trains_on_all_of_its_images(faces) -> None:
     bundle = cache.load(faces)
     config = TrialConfig.from_flat({**QUICK, "mix": "mixaugment", "batch_size": 16})
     training = Training(config, bundle)
-    (first, *_) = training.feed.batches(np.arange(40), Generator().manual_seed(0))
+    (first, *_) = training.plan.feed.batches(np.arange(40), Generator().manual_seed(0))
     assert len(first.images) == 24
     row = training.run_epoch()
     assert row["images"] == len(bundle.train)

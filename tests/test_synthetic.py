@@ -228,7 +228,7 @@ def test_without_it_nothing_is_copied(bundle):
 def test_a_trial_trains_on_what_is_added_and_counts_it(bundle, folder, kind):
     training = Training(config(kind, folder, ratio=0.5), bundle)
     n = len(bundle.train)
-    assert len(training.feed.images) == len(training.feed.targets) == n + round(n / 2)
+    assert len(training.plan.feed.images) == len(training.plan.feed.targets) == n + round(n / 2)
     assert len(training.easy_to_hard) == n + round(n / 2)
     counts = training.bundle.class_counts()
     assert counts.sum() == n + round(n / 2)
