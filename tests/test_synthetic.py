@@ -229,7 +229,7 @@ def test_a_trial_trains_on_what_is_added_and_counts_it(bundle, folder, kind):
     training = Training(config(kind, folder, ratio=0.5), bundle)
     n = len(bundle.train)
     assert len(training.plan.feed.images) == len(training.plan.feed.targets) == n + round(n / 2)
-    assert len(training.easy_to_hard) == n + round(n / 2)
+    assert len(training.plan.easy_to_hard) == n + round(n / 2)
     counts = training.bundle.class_counts()
     assert counts.sum() == n + round(n / 2)
     assert training.run_epoch()["images"] == n + round(n / 2)
@@ -240,7 +240,7 @@ def test_balanced_softmax_corrects_what_is_sampled(bundle, folder):
     training = Training(TrialConfig.from_flat({**flat, "loss": "balanced_softmax"}), bundle)
     plain = Training(TrialConfig.from_flat({**QUICK, "loss": "balanced_softmax"}), bundle)
     logits, targets = torch.zeros(1, 14), torch.eye(14)[[12]]  # the rarest
-    assert training.emotion(logits, targets) < plain.emotion(logits, targets)
+    assert training.plan.objective(0.0).emotion(logits, targets) < plain.plan.objective(0.0).emotion(logits, targets)
 
 
 def test_a_trial_with_generated_images_resumes_exactly(faces, folder, tmp_path):
