@@ -139,7 +139,7 @@ def fit_to_data(space: Space, bundle: DataBundle) -> tuple[Space, list[str]]:
 
 
 def _unshrunk(space: Space, bundle: DataBundle) -> tuple[Space, list[str]]:
-    """The space without what prototypes of compounds are shrunk to, where there is no such thing."""
+    """The space without what prototypes of compounds are shrunk to, where there are none."""
     if bundle.components is not None or "classifier.shrink" not in space.settings:
         return space, []
     kept = {n: d for n, d in space.settings.items() if n != "classifier.shrink"}

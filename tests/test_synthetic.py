@@ -240,7 +240,9 @@ def test_balanced_softmax_corrects_what_is_sampled(bundle, folder):
     training = Training(TrialConfig.from_flat({**flat, "loss": "balanced_softmax"}), bundle)
     plain = Training(TrialConfig.from_flat({**QUICK, "loss": "balanced_softmax"}), bundle)
     logits, targets = torch.zeros(1, 14), torch.eye(14)[[12]]  # the rarest
-    assert training.plan.objective(0.0).emotion(logits, targets) < plain.plan.objective(0.0).emotion(logits, targets)
+    assert training.plan.objective(0.0).emotion(logits, targets) < plain.plan.objective(
+        0.0
+    ).emotion(logits, targets)
 
 
 def test_a_trial_with_generated_images_resumes_exactly(faces, folder, tmp_path):
