@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from analysis import statistics
 from analysis.corrections import After
 from analysis.findings import Findings
-from analysis.plots import BLUE, GREEN, GREY, INK, ORANGE, PALE, safe, styled
+from analysis.plots import BLUE, GREEN, GREY, ORANGE, PALE, safe, styled
 from trainables import metrics
 from trainables.metrics import MIN_SUPPORT
 
@@ -75,23 +75,6 @@ def au_scores(findings: Findings, scores: dict[str, NDArray[np.float64]]) -> go.
     figure.update_yaxes(autorange="reversed")
     title = "F1 at threshold 0.5"
     return styled(figure, "Action units", title, "", 180 + 30 * len(names))
-
-
-def members(findings: Findings) -> go.Figure | None:
-    """The weights of the ensemble."""
-    if findings.ensemble is None or len(findings.ensemble.members) < 2:
-        return None
-    weights = dict(list(findings.ensemble.members.items())[::-1])
-    names = [
-        f"{safe(trial)} (rank {findings.row(trial)['rank']}, {findings.row(trial)['score']:.3f})"
-        for trial in weights
-    ]
-    bar = go.Bar(x=list(weights.values()), y=names, orientation="h", marker={"color": BLUE})
-    figure = go.Figure(bar)
-    figure.update_traces(text=[f"{w:.3f}" for w in weights.values()], textfont={"color": INK})
-    figure.update_traces(textposition="auto", insidetextfont={"color": "white"})
-    figure.update_yaxes(type="category", dtick=1)
-    return styled(figure, "Ensemble weights", "weight", "", 180 + 26 * len(names))
 
 
 def adjustment_curve(found: After, who: str) -> go.Figure | None:

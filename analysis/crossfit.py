@@ -3,20 +3,31 @@
 R repeats, N images; calls (R, methods, N) are the classes said of images that did not choose.
 """
 
+from dataclasses import dataclass
+from itertools import combinations
+
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import ensemble as ens
+from analysis import methods as me
 from analysis import statistics
-from analysis.ensemble import Answers, Judged, Weights
+from analysis.methods import Method, Pool
 from analysis.statistics import Estimate, Goal
 from trainables.metrics import Floats, Ints
 
 FOLDS = 5
 REPEATS = 3
-OUTER_REPEATS = 2
-BOOTSTRAP = 300
+BOOTSTRAP = 900
 FEW_IMAGES = 20  # fewer are not split any further
+
+
+@dataclass(frozen=True)
+class Crossfit:
+    """What the methods call images that did not choose them."""
+
+    fold: NDArray[np.int64]  # (R, N)
+    calls: NDArray[np.int64]  # (R, methods, N): all folds but the image's have chosen
+    inner: NDArray[np.int64]  # (R, F, methods, N): all but the image's and fold F; -1 in fold F
 
 
 def folds(labels: Ints, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -28,118 +39,98 @@ def folds(labels: Ints, rng: np.random.Generator) -> NDArray[np.int64]:
     return out
 
 
-def out_of_fold(
-    probs: Floats,
-    answers: Answers,
-    goal: Goal,
-    repeats: int,
-    rng: np.random.Generator,
-) -> NDArray[np.int64]:
-    """What each method calls images that did not choose it (R, methods, N)."""
-    count = len(ens.methods(len(probs)))
-    out = np.empty((repeats, count, len(answers.labels)), np.int64)
-    for repeat in range(repeats):
-        fold = folds(answers.labels, rng)
-        for held in range(FOLDS):
-            weights = ens.fit(answers.at(fold != held), goal, rng)
-            out[repeat][:, fold == held] = calls_of(weights, probs, fold == held)
-    return out
+def run(pool: Pool, rng: np.random.Generator, repeats: int = REPEATS) -> Crossfit:
+    """Fit all methods without each fold, and without each two.
 
-
-def calls_of(weights: Weights, probs: Floats, images: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """What each row of weights calls the images (rows, n)."""
-    used = np.flatnonzero(weights.any(0))
-    part = probs[np.ix_(used, np.flatnonzero(images))]
-    return np.stack([ens.mix(row[used], part).argmax(1) for row in weights])
-
-
-def judge(
-    calls: NDArray[np.int64], labels: Ints, goal: Goal, rng: np.random.Generator
-) -> tuple[Floats, Floats, int]:
-    """Score of each method, standard error of its distance to the best, and which one to take.
-
-    The one-standard-error rule on the paired difference: the first method, in the order of trust,
-    that is within one standard error of the best.
+    A fit without folds f and g serves twice: as an inner fit of outer fold f and of g, which makes
+    nested cross-fitting of 5 folds cost 15 fits instead of 30.
     """
-    repeats, count, _ = calls.shape
-    flat = calls.reshape(repeats * count, -1)
+    library, count = pool.library, len(me.methods(pool))
+    found = Crossfit(
+        np.stack([folds(library.labels, rng) for _ in range(repeats)]),
+        np.full((repeats, count, library.images), -1),
+        np.full((repeats, FOLDS, count, library.images), -1),
+    )
+    for fold, calls, inner in zip(found.fold, found.calls, found.inner, strict=True):
+        parts = library.parts(fold, FOLDS)
+        where = [np.flatnonzero(fold == f) for f in range(FOLDS)]
+        for held in [*((f,) for f in range(FOLDS)), *combinations(range(FOLDS), 2)]:
+            images = np.flatnonzero(~np.isin(fold, held))
+            recipes = me.fit(pool, *parts.without(*held), images, rng)
+            for f in held:
+                said = me.calls_of(recipes, library, where[f])
+                if len(held) == 1:
+                    calls[:, where[f]] = said
+                else:
+                    other = held[0] if f == held[1] else held[1]
+                    inner[other][:, where[f]] = said
+    return found
+
+
+def judge(calls: NDArray[np.int64], labels: Ints, goal: Goal) -> tuple[Floats, Floats]:
+    """Score of each method, and the standard error of its paired distance to the best."""
+    repeats, count, images = calls.shape
+    flat = calls.reshape(repeats * count, images)
     counts = statistics.tally(labels, flat, goal.classes)
     means = goal.scores(counts).reshape(repeats, count).mean(0)
-    weights = statistics.resample(labels, BOOTSTRAP, rng)
-    sampled = statistics.bootstrap(labels, flat, goal, weights)["score"]
-    sampled = sampled.reshape(BOOTSTRAP, repeats, count).mean(1)
-    best = int(means.argmax())
-    errors = (sampled[:, [best]] - sampled).std(0)
-    return means, errors, int(np.flatnonzero(means >= means[best] - errors)[0])
+    each = statistics.influence(labels, flat, goal).reshape(repeats, count, images).mean(0)
+    apart = each[int(means.argmax())] - each
+    size = np.maximum(np.bincount(labels, minlength=goal.classes), 1)
+    own = np.zeros((images, goal.classes))
+    own[np.arange(images), labels] = 1
+    inside = apart - ((apart @ own) / size)[:, labels]  # images are drawn within their class
+    return means, np.sqrt((inside**2).sum(1))
 
 
-def compare(
-    probs: Floats,
-    answers: Answers,
-    goal: Goal,
-    inside: Floats,
-    rng: np.random.Generator,
-) -> tuple[list[Judged], int, str]:
-    """A row per method, the number of the one to take, and a remark."""
-    names = ens.methods(len(probs))
-    if len(answers.labels) < FEW_IMAGES:
-        rows = [
-            Judged(name, k, float("nan"), float("nan"), float("nan"), float(score))
-            for (name, k), score in zip(names, inside, strict=True)
-        ]
-        return rows, 0, f"{len(answers.labels)} images are too few to compare methods on"
-    calls = out_of_fold(probs, answers, goal, REPEATS, rng)
-    means, errors, chosen = judge(calls, answers.labels, goal, rng)
-    rows = [
-        Judged(name, k, float(mean), float(means.max() - mean), float(error), float(score))
-        for (name, k), mean, error, score in zip(names, means, errors, inside, strict=True)
-    ]
-    return rows, chosen, ""
+def take(means: Floats, errors: Floats) -> int:
+    """The number of the method to take, by the one-standard-error rule on the paired difference:
+    the first, in the order of trust, that is within one standard error of the best."""
+    return int(np.flatnonzero(means >= means.max() - errors)[0])
 
 
 def nested(
-    probs: Floats,
-    answers: Answers,
-    goal: Goal,
-    rng: np.random.Generator,
-    baseline: Ints | None = None,
+    pool: Pool, found: Crossfit, rng: np.random.Generator, baseline: Ints | None = None
 ) -> dict[str, Estimate]:
     """Scores on images that chose neither members, weights nor method; {} for too few images.
 
     "ensemble", "single", "top" (the plain average) and, where its calls (N,) are given, "baseline",
     which nobody chose; then the ensemble's lead over each of the others.
     """
-    labels = answers.labels
+    labels, goal, names = pool.library.labels, pool.library.goal, me.methods(pool)
     if len(labels) < 2 * FEW_IMAGES:
         return {}
-    names = ens.methods(len(probs))
-    fixed = [names.index(("average", k)) for k in (1, min(ens.PLAIN, len(probs)))]
-    calls = np.empty((OUTER_REPEATS, 3, len(labels)), np.int64)
-    for repeat in range(OUTER_REPEATS):
-        fold = folds(labels, rng)
+    fixed = [names.index(("average", k)) for k in (1, plain_size(names))]
+    repeats = len(found.fold)
+    calls = np.empty((repeats, 3, len(labels)), np.int64)
+    for repeat in range(repeats):
         for held in range(FOLDS):
-            inner = answers.at(fold != held)
-            inner_calls = out_of_fold(probs[:, fold != held], inner, goal, 1, rng)
-            chosen = judge(inner_calls, inner.labels, goal, rng)[2]
-            weights = ens.fit(inner, goal, rng)[[chosen, *fixed]]
-            calls[repeat][:, fold == held] = calls_of(weights, probs, fold == held)
+            out = found.fold[repeat] == held
+            inner = found.inner[repeat, held][None][:, :, ~out]
+            chosen = take(*judge(inner, labels[~out], goal))
+            calls[repeat][:, out] = found.calls[repeat, [chosen, *fixed]][:, out]
     if baseline is not None:
-        same = np.broadcast_to(baseline, (OUTER_REPEATS, 1, len(labels)))
+        same = np.broadcast_to(baseline, (repeats, 1, len(labels)))
         calls = np.concatenate([calls, same], 1)
     return _estimates(calls, labels, goal, rng)
+
+
+def plain_size(names: list[Method]) -> int:
+    """The number of members of the plain average that stands beside everything."""
+    return names[0][1]
 
 
 def _estimates(
     calls: NDArray[np.int64], labels: Ints, goal: Goal, rng: np.random.Generator
 ) -> dict[str, Estimate]:
-    names = ["ensemble", "single", "top", "baseline"][: calls.shape[1]]
-    flat = calls.reshape(-1, len(labels))
+    repeats, count, images = calls.shape
+    names = ["ensemble", "single", "top", "baseline"][:count]
+    flat = calls.reshape(-1, images)
     counts = statistics.tally(labels, flat, goal.classes)
-    values = goal.scores(counts).reshape(OUTER_REPEATS, len(names)).mean(0)
-    weights = statistics.resample(labels, 3 * BOOTSTRAP, rng)
+    values = goal.scores(counts).reshape(repeats, count).mean(0)
+    weights = statistics.resample(labels, BOOTSTRAP, rng)
     sampled = statistics.bootstrap(labels, flat, goal, weights)["score"]
-    sampled = sampled.reshape(len(weights), OUTER_REPEATS, len(names)).mean(1)
-    one = np.eye(len(names))
+    sampled = sampled.reshape(len(weights), repeats, count).mean(1)
+    one = np.eye(count)
     minus = np.concatenate([one, one[0] - one[1:]]).T
     low, high = statistics.interval(sampled @ minus)
     names += [f"lead over {name}" for name in names[1:]]

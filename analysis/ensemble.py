@@ -1,48 +1,35 @@
-"""Which trials to average, and what that is worth. M models, N images, K classes.
+"""Which trials to combine, how, and what that is worth. M models, N images, K classes.
 
-probs (M, N, K), labels (N,), weights (M,) that sum to 1. A method is ("average", k), the plain mean
-of the k best, or ("greedy", k), bagged greedy selection cut to its k heaviest members.
+`methods.py` says what is compared, `crossfit.py` which of it is taken and how it is scored.
 """
 
-import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from analysis import statistics
-from analysis.statistics import Estimate, Goal
+from analysis import crossfit, front
+from analysis import methods as me
+from analysis.diversity import Diversity, diversity
+from analysis.front import Point
+from analysis.library import TEMPERATURES, Library, temper
+from analysis.methods import Limits, Method, Pool, Recipe
+from analysis.statistics import Estimate, Goal, tally
 from analysis.votes import Votes
-from trainables.cli import Parser, run_command
+from trainables.cli import Parser, number, run_command, whole
 from trainables.metrics import Floats, Ints, supported
-from trainables.store import replace_file, write_json
 
-Metric = Callable[[Ints, Floats], Floats]  # labels (N,), probs (M, N, K) -> (M,), higher is better
-Method = tuple[str, int]
-Weights = NDArray[np.float64]
-
-LIBRARY = 50  # greedy sees the best so many (methods.md 2.15): a larger library over-fits
-LADDER = (1, 2, 3, 5, 10, 20, 50)  # numbers of members that are tried
-PLAIN = 10  # members of the plain average that everything else has to beat
-ROUNDS = 25
-BAGS = 20
-SHARE = 0.5  # of the library, in a bag
 METRIC = "log-likelihood, each class of the score weighing the same"
+NOTHING = "no trial has predictions that could be averaged"
 
 
 @dataclass(frozen=True)
-class Answers:
-    """All that selection reads of the predictions."""
+class Known:
+    """What the records say of trials, by name; a trial may be missing."""
 
-    predicted: NDArray[np.int64]  # (M, N)
-    likely: NDArray[np.float32]  # (M, N), the probability of the true class
-    labels: NDArray[np.int64]  # (N,)
-
-    def at(self, images: NDArray[np.bool_]) -> "Answers":
-        return Answers(self.predicted[:, images], self.likely[:, images], self.labels[images])
+    latency_ms: Mapping[str, float] = field(default_factory=dict)
+    group: Mapping[str, str] = field(default_factory=dict)  # the same for all seeds of one setting
 
 
 @dataclass(frozen=True)
@@ -55,6 +42,7 @@ class Judged:
     behind: float  # how far behind the best method, and the standard error of that
     behind_se: float
     optimistic: float
+    latency_ms: float = float("nan")
     is_chosen: bool = False
 
 
@@ -63,169 +51,190 @@ class Ensemble:
     """The members and what they score together; every score is what the search maximises."""
 
     method: str
-    members: Mapping[str, float]  # trial id -> weight, heaviest first
+    members: Mapping[str, float]  # trial -> weight, heaviest first
+    temperatures: Mapping[str, float]  # of each member, before the mean
+    coefficients: tuple[tuple[float, ...], ...]  # (m K + 1, K) of stacking, in its place; or ()
+    tau: float  # of the logit adjustment, after
+    shift: tuple[float, ...]  # (K,) tau x log prior, taken from the log-probabilities; or ()
     top: tuple[str, ...]  # the members of the plain average
     honest: Mapping[str, Estimate]  # ensemble, single, top, baseline; the lead over the others
     optimistic: Mapping[str, float]  # ensemble, single, top: on the images that chose them
     table: tuple[Judged, ...]
+    front: tuple[Point, ...]  # by latency; () where it is not on record
+    diversity: Diversity
+    latency_ms: float  # of all members, one after the other; NaN where it is not on record
     metric: str = METRIC
     note: str = ""
 
 
-def log_likelihood(labels: Ints, probs: Floats, weights: Floats | None = None) -> Floats:
-    """Mean log-likelihood (M,), each image weighing `weights` (N,), if given."""
-    likely = np.log(np.maximum(probs[:, np.arange(len(labels)), labels], 1e-4))
-    mean: Floats = likely.mean(1) if weights is None else likely @ (weights / weights.sum())
-    return mean
-
-
-def balanced(labels: Ints, goal: Goal) -> NDArray[np.float32]:
-    """Image weights (N,): each class of the goal the same sum; all alike if it is accuracy."""
-    counts = np.bincount(labels, minlength=goal.classes)
-    keep = goal.keep if goal.name == "macro_f1" else counts > 0
-    weights = (keep / np.maximum(counts, 1))[labels].astype(np.float32)
-    is_even = goal.name == "accuracy" or not weights.any()
-    return np.ones(len(labels), np.float32) if is_even else weights
-
-
-def select(probs: Floats, labels: Ints, metric: Metric, rounds: int = ROUNDS) -> Weights:
-    """Weights, summing to 1, that raise `metric(labels, mean_probs)` the most, one pick a round.
-
-    Greedy selection with replacement (Caruana et al. 2004): starts from the best model; the best
-    round stands, so the result is never below the best model on these images.
-    """
-    counts, kept = np.zeros(len(probs)), np.zeros(len(probs))
-    total, best = np.zeros_like(probs[0]), -np.inf
-    for size in range(1, rounds + 1):
-        values = metric(labels, (total + probs) / size)
-        pick = int(values.argmax())
-        total, counts[pick] = total + probs[pick], counts[pick] + 1
-        if values[pick] > best:
-            best, kept = values[pick], counts.copy()
-    weights: Weights = kept / kept.sum()
-    return weights
-
-
-def bagged(probs: Floats, labels: Ints, metric: Metric, rng: np.random.Generator) -> Weights:
-    """The mean of `select` over random halves of the models; that over all, where it is better."""
-    whole = select(probs, labels, metric)
-    size = max(2, round(SHARE * len(probs)))
-    if size >= len(probs):
-        return whole
-    weights = np.zeros(len(probs))
-    for _ in range(BAGS):
-        part = np.sort(rng.choice(len(probs), size, replace=False))
-        weights[part] += select(probs[part], labels, metric) / BAGS
-    alone = metric(labels, probs).max()
-    return weights if metric(labels, mix(weights, probs)[None])[0] >= alone else whole
-
-
-def mix(weights: Weights, probs: Floats) -> Floats:
-    """The weighted mean of the models' probabilities (N, K)."""
-    used = np.flatnonzero(weights)
-    mean: Floats = np.tensordot(weights[used].astype(np.float32), probs[used], 1)
-    return mean
-
-
-def ranking(answers: Answers, goal: Goal) -> NDArray[np.int64]:
-    """The models from best to worst: by score, then by balanced log-likelihood."""
-    counts = statistics.tally(answers.labels, answers.predicted, goal.classes)
-    zeros = np.zeros(len(answers.labels), np.int64)
-    weights = balanced(answers.labels, goal)
-    likely = log_likelihood(zeros, answers.likely[:, :, None], weights)
-    return np.lexsort((-likely, -goal.scores(counts)))
-
-
-def methods(models: int) -> list[Method]:
-    """What is compared, in the order of trust: plain averages first, those of about ten before."""
-    sizes = sorted({k for k in LADDER if k <= models} | {min(models, PLAIN)})
-    sizes.sort(key=lambda k: (abs(np.log(k / PLAIN)), k))
-    return [("average", k) for k in sizes] + [("greedy", k) for k in sizes if k > 1]
-
-
-def fit(answers: Answers, goal: Goal, rng: np.random.Generator) -> Weights:
-    """The weights of each method on these images (methods, M)."""
-    models = len(answers.predicted)
-    order = ranking(answers, goal)
-    library = order[:LIBRARY]
-    weight = balanced(answers.labels, goal)
-    zeros = np.zeros(len(answers.labels), np.int64)  # one column: the true class
-    greedy = bagged(
-        answers.likely[library][:, :, None], zeros, lambda at, p: log_likelihood(at, p, weight), rng
-    )
-    rows = np.zeros((len(methods(models)), models))
-    for row, (name, k) in zip(rows, methods(models), strict=True):
-        if name == "average":
-            row[order[:k]] = 1 / k
-        else:
-            heaviest = np.argsort(-greedy, kind="stable")[:k]
-            row[library[heaviest]] = greedy[heaviest] / greedy[heaviest].sum()
-    return rows
-
-
 def build(
-    votes: Votes, goal: Goal | None = None, seed: int = 0, baseline: Ints | None = None
+    votes: Votes,
+    goal: Goal | None = None,
+    seed: int = 0,
+    baseline: Ints | None = None,
+    known: Known | None = None,
+    limits: Limits | None = None,
 ) -> Ensemble:
     """The ensemble of these trials, chosen on all their images, and honest scores of the choice.
 
     The goal is macro-F1 over the classes with enough images, if none is given. `baseline` (N,) are
     the calls of the trial that the ensemble is compared with.
 
-    Raises ValueError where there is no trial.
+    Raises ValueError where there is no trial, or none within the limits.
     """
-    from analysis import crossfit
-
     if not votes.trials:
-        raise ValueError("no trial has predictions that could be averaged")
-    rng = np.random.default_rng(seed)
+        raise ValueError(NOTHING)
     goal = goal or Goal("macro_f1", supported(votes.labels, votes.probs.shape[2]))
-    everything = answers_of(votes)
-    names = methods(len(votes.trials))
-    rows = fit(everything, goal, rng)
-    inside = scores(rows, votes.probs, votes.labels, goal)
-    table, chosen, note = crossfit.compare(votes.probs, everything, goal, inside, rng)
-    honest = crossfit.nested(votes.probs, everything, goal, rng, baseline)
-    order = ranking(everything, goal)
-    plain, single = names.index(("average", min(PLAIN, len(order)))), names.index(("average", 1))
-    weights = rows[chosen]
-    heaviest = order[np.argsort(-weights[order], kind="stable")]
-    return Ensemble(
-        method=title(names[chosen], rows[chosen]),
-        members={votes.trials[m]: float(weights[m]) for m in heaviest if weights[m]},
-        top=tuple(votes.trials[m] for m in order[:PLAIN]),
-        honest=honest,
+    known, limits, rng = known or Known(), limits or Limits(), np.random.default_rng(seed)
+    votes, note = within(votes, known, limits)
+    pool = pool_of(votes, goal, known, limits)
+    library, every = pool.library, np.arange(len(votes.labels))
+    counted = library.parts(np.zeros(len(every), np.int64), 1).without()
+    recipes = me.fit(pool, *counted, every, rng)
+    inside = scores(recipes, library)
+    table, chosen, found = _compare(pool, recipes, inside, rng)
+    if found is None:
+        few = f"{len(every)} images are too few to compare methods on"
+        note = f"{note}; {few}" if note else few
+    names = me.methods(pool)
+    top = recipes[0].members
+    single = names.index(("average", 1))
+    return replace(
+        _described(recipes[chosen], names[chosen], votes, pool),
+        top=tuple(votes.trials[m] for m in top),
+        honest={} if found is None else crossfit.nested(pool, found, rng, baseline),
         optimistic={
             "ensemble": float(inside[chosen]),
             "single": float(inside[single]),
-            "top": float(inside[plain]),
+            "top": float(inside[0]),
         },
-        table=tuple(replace(row, is_chosen=i == chosen) for i, row in enumerate(table)),
+        table=table,
+        front=() if found is None else _front(pool, found, table),
         note=note,
     )
 
 
-def answers_of(votes: Votes) -> Answers:
-    """What selection reads of the votes."""
-    likely = votes.probs[:, np.arange(len(votes.labels)), votes.labels]
-    return Answers(votes.predicted, likely, votes.labels)
+def within(votes: Votes, known: Known, limits: Limits) -> tuple[Votes, str]:
+    """The trials that could be members by themselves, and who is left out.
+
+    Raises ValueError where none is left.
+    """
+    most = limits.latency_ms
+    if most is None:
+        return votes, ""
+    fits = [t for t in votes.trials if known.latency_ms.get(t, np.inf) <= most]
+    if not fits:
+        times = [known.latency_ms[t] for t in votes.trials if t in known.latency_ms]
+        fastest = f"the fastest trial takes {min(times):.3g} ms" if times else "none is on record"
+        raise ValueError(f"no ensemble within {most:g} ms: {fastest}")
+    left = len(votes.trials) - len(fits)
+    note = f"{left} trials are slower than {most:g} ms or have no latency on record" if left else ""
+    return votes.pick(fits), note
 
 
-def scores(rows: Weights, probs: Floats, labels: Ints, goal: Goal) -> Floats:
-    """The score of each row of weights on all images."""
-    calls = np.stack([mix(row, probs).argmax(1) for row in rows])
-    return goal.scores(statistics.tally(labels, calls, goal.classes))
+def pool_of(votes: Votes, goal: Goal, known: Known, limits: Limits) -> Pool:
+    """The trials as selection sees them."""
+    latency = np.array([known.latency_ms.get(t, np.nan) for t in votes.trials])
+    names = [known.group.get(t, t) for t in votes.trials]
+    groups = np.unique(names, return_inverse=True)[1]
+    return Pool(Library(votes.probs, votes.labels, goal), latency, groups, limits)
 
 
-def title(method: Method, weights: Weights) -> str:
+def scores(recipes: Sequence[Recipe], library: Library) -> Floats:
+    """The score of each recipe on all images."""
+    calls = me.calls_of(recipes, library, np.arange(library.images))
+    return library.goal.scores(tally(library.labels, calls, library.classes))
+
+
+def _compare(
+    pool: Pool, recipes: Sequence[Recipe], inside: Floats, rng: np.random.Generator
+) -> tuple[tuple[Judged, ...], int, crossfit.Crossfit | None]:
+    """A row per method, the number of the one to take, what it is judged by (None: too few)."""
+    names, library, found = me.methods(pool), pool.library, None
+    means = errors = np.full(len(names), np.nan)
+    chosen = 0
+    if library.images >= crossfit.FEW_IMAGES:
+        found = crossfit.run(pool, rng)
+        means, errors = crossfit.judge(found.calls, library.labels, library.goal)
+        chosen = crossfit.take(means, errors)
+    rows = [
+        Judged(
+            name,
+            len(recipe.members),
+            float(mean),
+            float(means.max() - mean),
+            float(error),
+            float(score),
+            float(pool.latency_ms[recipe.members].sum()),
+            number == chosen,
+        )
+        for number, ((name, _), recipe, mean, error, score) in enumerate(
+            zip(names, recipes, means, errors, inside, strict=True)
+        )
+    ]
+    return tuple(rows), chosen, found
+
+
+def _front(pool: Pool, found: crossfit.Crossfit, table: Sequence[Judged]) -> tuple[Point, ...]:
+    own = [
+        Point(row.method, row.members, row.latency_ms, row.crossfit)
+        for row in table
+        if np.isfinite(row.latency_ms)
+    ]
+    more = front.points(pool, found)
+    return tuple(front.marked([*own, *more])) if more else ()
+
+
+def _described(recipe: Recipe, method: Method, votes: Votes, pool: Pool) -> Ensemble:
+    """The recipe by the names of its members, heaviest first; no score yet."""
+    order = np.argsort(-recipe.weights, kind="stable")
+    names = [votes.trials[m] for m in recipe.members[order]]
+    pairs = list(zip(recipe.members[order], recipe.grades[order], strict=True))
+    tempered = np.stack([pool.library.tempered(int(m), int(g)) for m, g in pairs])
+    weights = recipe.weights[order]
+    rows = () if recipe.coefficients is None else tuple(map(tuple, recipe.coefficients.tolist()))
+    return Ensemble(
+        method=title(method, recipe),
+        members=dict(zip(names, weights.tolist(), strict=True)),
+        temperatures=dict(zip(names, TEMPERATURES[recipe.grades[order]].tolist(), strict=True)),
+        coefficients=rows,
+        tau=recipe.tau,
+        shift=() if recipe.shift is None else tuple(recipe.shift.tolist()),
+        top=(),
+        honest={},
+        optimistic={},
+        table=(),
+        front=(),
+        diversity=diversity(tempered, votes.labels, weights),
+        latency_ms=float(pool.latency_ms[recipe.members].sum()),
+    )
+
+
+def title(method: Method, recipe: Recipe) -> str:
     """The method in words."""
-    count = int((weights > 0).sum())
-    if count == 1:
+    name, count = method[0], len(recipe.members)
+    if count == 1 and recipe.coefficients is None and not recipe.tau:
         return "best single trial"
-    return f"average of best {count}" if method[0] == "average" else f"greedy, {count} members"
+    if name == "average":
+        return f"average of best {count}"
+    return f"{name}, {count} members"
+
+
+def predict(ensemble: Ensemble, votes: Votes) -> tuple[Floats, Floats]:
+    """The ensemble's class (N, K) and AU probabilities (N, A; NaN if none) of the votes' images."""
+    names = list(ensemble.members)
+    rows = [votes.row(name) for name in names]
+    at = np.array([ensemble.temperatures[name] for name in names])
+    own = temper(votes.probs[rows], at[:, None, None])
+    weights = np.array(list(ensemble.members.values()))
+    coefficients = np.array(ensemble.coefficients) if ensemble.coefficients else None
+    shift = np.array(ensemble.shift) if ensemble.shift else None
+    said = me.combine(own, weights, coefficients, shift)
+    return said, average(votes, ensemble.members)[1]
 
 
 def average(votes: Votes, weights: Mapping[str, float]) -> tuple[Floats, Floats]:
-    """The weighted mean of the members' class (N, K) and AU probabilities (N, A; NaN if none)."""
+    """The weighted mean of the trials' class (N, K) and AU probabilities (N, A; NaN if none)."""
     row = np.array([weights.get(trial, 0.0) for trial in votes.trials])
     row /= row.sum()
     known = (row > 0) & ~np.isnan(votes.au_probs).any((1, 2))
@@ -235,48 +244,32 @@ def average(votes: Votes, weights: Mapping[str, float]) -> tuple[Floats, Floats]
     return mix(row, votes.probs), mix(heads / heads.sum(), votes.au_probs)
 
 
-def as_json(ensemble: Ensemble) -> dict[str, Any]:
-    """The form of ensemble.json; a score that is not known is null."""
-    out = asdict(ensemble)
-    for row in out["table"]:
-        row |= {k: None for k, v in row.items() if isinstance(v, float) and np.isnan(v)}
-    return out
-
-
-def save(ensemble: Ensemble, votes: Votes, folder: Path) -> None:
-    """Write ensemble.json and the averaged predictions, ensemble_val.npz."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "ensemble.json", as_json(ensemble))
-    probs, au_probs = average(votes, ensemble.members)
-    data = io.BytesIO()
-    np.savez(
-        data,
-        ids=np.array(votes.ids, dtype=np.str_),
-        labels=votes.labels,
-        probs=probs.astype(np.float16),
-        aus=votes.aus,
-        au_probs=au_probs.astype(np.float16),
-    )
-    replace_file(folder / "ensemble_val.npz", data.getvalue())
+def mix(weights: Floats, probs: Floats) -> Floats:
+    """The weighted mean of the models' probabilities (N, K)."""
+    used = np.flatnonzero(weights)
+    mean: Floats = np.tensordot(weights[used].astype(np.float32), probs[used], 1)
+    return mean
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write RUN/report/ensemble.json and say what is in it."""
-    from analysis.leaderboard import baseline, candidates, read_board
-    from trainables.store import RunStore
+    """Choose the ensemble of one run or several on the same data, and write ensemble.json."""
+    from analysis import pool, record
 
     parser = Parser(prog="python -m analysis.ensemble", description=main.__doc__)
-    parser.add_argument("run", type=Path, help="the folder of a run, such as runs/smoke")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="run", help="a folder: runs/smoke")
+    parser.add_argument("--members", type=whole(1, 1000), help="at most so many")
+    parser.add_argument(
+        "--latency-ms", type=number(0, is_open=True), help="of all members, one after the other"
+    )
+    parser.add_argument("--out", type=Path, help="folder to write to, instead of RUN/report")
     args = parser.parse(argv)
-    board = read_board(RunStore.open(args.run))
-    votes = board.votes.pick(candidates(board)[0])
-    ensemble = build(votes, board.goal, baseline=board.votes.calls(baseline(board)[0]))
-    save(ensemble, votes, args.run / "report")
-    print(ensemble.method, f"({ensemble.note})" if ensemble.note else "")
-    for name, estimate in ensemble.honest.items():
-        print(f"  {name}: {estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]")
-    for trial, weight in ensemble.members.items():
-        print(f"  {trial}  {weight:.3f}")
+    runs = pool.read_runs(args.runs)
+    limits = Limits(args.members, args.latency_ms)
+    ensemble = build(runs.votes, runs.goal, 0, runs.baseline, runs.known, limits)
+    folder = args.out or args.runs[0] / "report"
+    record.save(ensemble, runs.votes, folder, runs.origin)
+    for line in [*runs.notes, *record.told(ensemble)]:
+        print(line)
     return 0
 
 

@@ -130,12 +130,14 @@ def _contenders(
     if ensemble and len(ensemble.top) > 1:
         wanted[f"average of best {len(ensemble.top)}"] = dict.fromkeys(ensemble.top, 1.0)
     out: dict[str, tuple[Floats, Floats]] = {}
-    missing = []
+    missing: list[str] = []
     for who, weights in wanted.items():
         absent = sorted(set(weights) - set(votes.trials))
         if absent:
             why = "; ".join(f"trial {t}: {votes.problems.get(t, 'missing')}" for t in absent)
             missing.append(f"{who} is not scored ({why})")
+        elif ensemble and who == "ensemble":
+            out[who] = ens.predict(ensemble, votes)
         else:
             out[who] = ens.average(votes, weights)
     return out, missing

@@ -13,6 +13,7 @@ from analysis import leaderboard as lb
 from analysis import statistics
 from analysis.ensemble import Ensemble
 from analysis.leaderboard import Board
+from analysis.pool import known_of
 from analysis.statistics import Estimate
 
 ROUNDS = 1000
@@ -45,7 +46,8 @@ def find(board: Board) -> Findings:
     found = None if ranked.empty else str(ranked.iloc[0]["trial"])
     votes = board.votes.pick(chosen)
     reference = board.votes.calls(baseline)
-    ensemble = ens.build(votes, board.goal, baseline=reference) if chosen else None
+    known = known_of(board.records)
+    ensemble = ens.build(votes, board.goal, 0, reference, known) if chosen else None
     corrected, lead = _corrected(board, rivals(table, chosen), reference)
     notes = [
         note,

@@ -103,7 +103,7 @@ def render(findings: Findings, look: Look | None) -> str:
 
 def draw(findings: Findings, found: Importance) -> Iterator[Drawing]:
     """All figures, each with the section it belongs to."""
-    from analysis import classplots, plots
+    from analysis import classplots, memberplots, plots
 
     yield _drawn("curves", plots.learning_curves(findings), "no trial has finished an epoch")
     yield _drawn("scores", plots.score_by_trial(findings), "no trial has a score")
@@ -113,7 +113,11 @@ def draw(findings: Findings, found: Importance) -> Iterator[Drawing]:
     parallel = plots.parallel_coordinates(findings, found)
     yield _drawn("parallel", parallel, "fewer than two trials with a score, or no setting varied")
     yield _drawn("time", plots.seconds_by_trial(findings), "no trial has reported its time")
-    yield _drawn("weights", classplots.members(findings), "the ensemble is one trial")
+    yield _drawn("weights", memberplots.members(findings), "the ensemble is one trial")
+    if (apart := memberplots.disagreement(findings)) is not None:
+        yield _drawn("weights", apart, "")
+    missing = "the trials have no latency on record, or too few images to score them"
+    yield _drawn("front", memberplots.front(findings), missing)
     calls = predictions(findings)
     names = findings.board.class_names
     for who, (probs, _) in calls.items():
@@ -170,7 +174,7 @@ def predictions(findings: Findings) -> dict[str, tuple[NDArray[Any], NDArray[Any
     if findings.best:
         out["best single"] = ens.average(votes, {findings.best: 1.0})
     if findings.ensemble and len(findings.ensemble.members) > 1:
-        out["ensemble"] = ens.average(votes, findings.ensemble.members)
+        out["ensemble"] = ens.predict(findings.ensemble, votes)
     return out
 
 

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis import ensemble as ens
 from analysis import final as sealed
-from analysis import tables
+from analysis import record, tables
 from analysis.final import Look
 from analysis.findings import Findings, find, signed, words
-from analysis.leaderboard import candidates, read_board
+from analysis.leaderboard import read_board
+from analysis.pool import of_boards
 from analysis.statistics import Estimate
 from trainables.cli import Parser, run_command
 from trainables.store import RunStore, replace_file
@@ -54,7 +54,8 @@ def _write(findings: Findings, look: Look | None, top: int = tables.TOP) -> Path
     for name in ("ensemble.json", "ensemble_val.npz"):  # none of an earlier report may stay
         (folder / name).unlink(missing_ok=True)
     if findings.ensemble is not None:
-        ens.save(findings.ensemble, board.votes.pick(candidates(board)[0]), folder)
+        runs = of_boards([board])
+        record.save(findings.ensemble, runs.votes, folder, runs.origin)
     replace_file(folder / "index.html", render(findings, look).encode())
     return folder / "index.html"
 

@@ -184,3 +184,31 @@ def wilson(hits: Ints, total: Ints) -> tuple[Floats, Floats]:
     empty = np.asarray(total) == 0
     low = np.where(empty, 0.0, np.maximum(centre - half, 0.0))
     return low, np.where(empty, 1.0, np.minimum(centre + half, 1.0))
+
+
+def influence(labels: Ints, predicted: Ints, goal: Goal) -> Floats:
+    """What each image adds to the score of each model (M, N), to first order: sums to about zero.
+
+    The infinitesimal jackknife (Efron 1982); the variance of a score under resampling of images is
+    the sum of squares, and differences of models are paired.
+    """
+    counts = tally(labels, predicted, goal.classes)
+    hit = predicted == labels
+    if goal.name == "accuracy":
+        out: Floats = (hit - hit.mean(1, keepdims=True)) / max(1, len(labels))
+        return out
+    rows = np.arange(len(predicted))[:, None]
+    support = np.maximum(counts.support, 1)
+    if goal.name == "uar":
+        used = counts.support > 0
+        recall = counts.hits / support
+        each = (hit - recall[rows, labels]) / support[rows, labels]
+        out = each / np.maximum(used.sum(1), 1)[:, None]
+        return out
+    keep = (goal.keep if goal.name == "macro_f1" else True) & (counts.support > 0)
+    size = np.maximum(counts.support + counts.said, 1)
+    half = np.where(keep, counts.hits / size**2, 0.0)  # a fall of F1 by half of this for a call
+    gain = np.where(keep, 1 / size, 0.0)[rows, labels] * hit
+    out = 2 * (gain - half[rows, labels] - half[rows, predicted])
+    out /= np.maximum(keep.sum(1), 1)[:, None]
+    return out
