@@ -30,6 +30,7 @@ class Known:
 
     latency_ms: Mapping[str, float] = field(default_factory=dict)
     group: Mapping[str, str] = field(default_factory=dict)  # the same for all seeds of one setting
+    counts: tuple[int, ...] = ()  # training images per class; those of validation stand in
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,10 @@ def pool_of(votes: Votes, goal: Goal, known: Known, limits: Limits) -> Pool:
     latency = np.array([known.latency_ms.get(t, np.nan) for t in votes.trials])
     names = [known.group.get(t, t) for t in votes.trials]
     groups = np.unique(names, return_inverse=True)[1]
-    return Pool(Library(votes.probs, votes.labels, goal), latency, groups, limits)
+    counts = known.counts or np.bincount(votes.labels, minlength=goal.classes)
+    prior = np.maximum(np.asarray(counts, np.float64), 1)
+    prior = np.log(prior / prior.sum())
+    return Pool(Library(votes.probs, votes.labels, goal), latency, groups, limits, prior)
 
 
 def scores(recipes: Sequence[Recipe], library: Library) -> Floats:

@@ -1,7 +1,7 @@
 """What a run has shown: the best trial, the ensemble, how far to trust them; and that in words."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from analysis import leaderboard as lb
 from analysis import statistics
 from analysis.ensemble import Ensemble
 from analysis.leaderboard import Board
-from analysis.pool import known_of
+from analysis.pool import counts_of, known_of
 from analysis.statistics import Estimate
 
 ROUNDS = 1000
@@ -46,7 +46,7 @@ def find(board: Board) -> Findings:
     found = None if ranked.empty else str(ranked.iloc[0]["trial"])
     votes = board.votes.pick(chosen)
     reference = board.votes.calls(baseline)
-    known = known_of(board.records)
+    known = replace(known_of(board.records), counts=counts_of(board))
     ensemble = ens.build(votes, board.goal, 0, reference, known) if chosen else None
     corrected, lead = _corrected(board, rivals(table, chosen), reference)
     notes = [

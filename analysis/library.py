@@ -22,7 +22,7 @@ class Parts:
     """The counts that scores are made of, by part of the images; each (P, M, K) or (P, K)."""
 
     hits: Floats
-    said: Floats
+    said: Ints
     logs: Floats  # sum of the log-likelihood over the images of the class
     support: Floats
 
@@ -59,10 +59,13 @@ class Library:
         right = (self.predicted == self.labels).astype(np.float32)
         key = self.predicted + (np.arange(self.models)[:, None] * count + part) * self.classes
         said = np.bincount(key.ravel(), minlength=np.prod(shape)).reshape(shape)
-        hits, logs = ((values @ own).reshape(shape) for values in (right, self._logs))
         support = own.sum(0).reshape(count, self.classes)
-        hits, said, logs = (np.moveaxis(values, 1, 0) for values in (hits, said, logs))
-        return Parts(hits, said, logs, support)
+        return Parts(
+            np.moveaxis((right @ own).reshape(shape), 1, 0),
+            np.moveaxis(said, 1, 0),
+            np.moveaxis((self._logs @ own).reshape(shape), 1, 0),
+            support,
+        )
 
     def ranking(self, counts: Tally, logs: Floats) -> NDArray[np.int64]:
         """The models from best to worst: by score, then by balanced log-likelihood."""
@@ -76,7 +79,8 @@ class Library:
             logs = np.log(np.maximum(self.probs[model], TINY))
             scaled = logs / TEMPERATURES[:, None, None].astype(np.float32)
             likely = scaled[:, np.arange(self.images), self.labels]
-            self._graded[model] = np.exp(likely) / np.exp(scaled).sum(2)
+            likely = np.exp(likely) / np.exp(scaled).sum(2)
+            self._graded[model] = likely.astype(np.float32)
         return self._graded[model]
 
     def tempered(self, model: int, temperature: int) -> NDArray[np.float32]:

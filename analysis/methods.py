@@ -40,6 +40,7 @@ class Pool:
     latency_ms: Floats  # (M,); NaN where it is not on record
     groups: Ints  # (M,); models of one number differ in the seed alone
     limits: Limits = field(default_factory=Limits)
+    prior: Floats | None = None  # (K,), log frequencies for the adjustment; even if None
 
     def first(self, order: Ints, k: int) -> NDArray[np.int64]:
         """The first k models of an order that fit the limits together."""
@@ -146,7 +147,7 @@ def fit(
             rows = blend.stacked(part, library.labels[images])
             out[name, k] = Recipe(ten, np.full(len(ten), 1 / len(ten)), grades[ten], rows)
         else:
-            out[name, k] = _adjusted(library, out[name.partition(",")[0], k], images)
+            out[name, k] = _adjusted(pool, out[name.partition(",")[0], k], images)
     return list(out.values())
 
 
@@ -175,15 +176,15 @@ def _seeds(groups: Ints, order: Ints, scores: Floats) -> NDArray[np.int64]:
     return found
 
 
-def _adjusted(library: Library, recipe: Recipe, images: Ints) -> Recipe:
+def _adjusted(pool: Pool, recipe: Recipe, images: Ints) -> Recipe:
     """The recipe with the shift by class frequencies under which it scores best; the least of
     those, since the score jumps."""
+    library = pool.library
     probs, labels = recipe.apply(library, images), library.labels[images]
-    counts = np.bincount(labels, minlength=library.classes) + 1  # no class without any
-    prior = np.log(counts / counts.sum())
+    prior = np.zeros(library.classes) if pool.prior is None else pool.prior
     calls = np.stack([shifted(probs, tau * prior).argmax(1) for tau in SHIFTS])
     tau = SHIFTS[int(library.goal.scores(tally(labels, calls, library.classes)).argmax())]
-    return replace(recipe, tau=tau, shift=tau * prior)
+    return replace(recipe, tau=tau, shift=tau * prior if tau else None)
 
 
 def calls_of(recipes: Sequence[Recipe], library: Library, images: Ints) -> NDArray[np.int64]:

@@ -63,6 +63,7 @@ def of_boards(boards: Sequence[Board]) -> Runs:
         Known(
             {t: ms for k in known for t, ms in k.latency_ms.items()},
             {t: group for k in known for t, group in k.group.items()},
+            counts_of(first),
         ),
         Origin(members, first.class_names, data.get("fingerprint"), first.goal.name),
         first.votes.calls(baseline(first)[0]) if first.votes.ids == kept.ids else None,
@@ -85,6 +86,12 @@ def check_alike(one: Board, other: Board) -> None:
             )
 
 
+def counts_of(board: Board) -> tuple[int, ...]:
+    """Training images per class, where run.json has them."""
+    counts = tuple(int(n) for n in board.meta["data"].get("train_counts") or ())
+    return counts if len(counts) == len(board.class_names) else ()
+
+
 def known_of(records: Iterable[Record], label: str = "") -> Known:
     """Latency of the trials that have it on record, and which differ in the seed alone."""
     latency, group = {}, {}
@@ -96,6 +103,8 @@ def known_of(records: Iterable[Record], label: str = "") -> Known:
         if ms:
             latency[label + record.id] = float(ms)
         settings = {k: v for k, v in record.config.items() if k != "seed"}
+        if record.role == "soup":  # its settings are those of its first member
+            settings["soup"] = record.id
         group[label + record.id] = json.dumps(settings, sort_keys=True)
     return Known(latency, group)
 

@@ -202,9 +202,9 @@ def influence(labels: Ints, predicted: Ints, goal: Goal) -> Floats:
     if goal.name == "uar":
         used = counts.support > 0
         recall = counts.hits / support
-        each = (hit - recall[rows, labels]) / support[rows, labels]
-        out = each / np.maximum(used.sum(1), 1)[:, None]
-        return out
+        each: Floats = (hit - recall[rows, labels]) / support[rows, labels]
+        each /= np.maximum(used.sum(1), 1)[:, None]
+        return each
     keep = (goal.keep if goal.name == "macro_f1" else True) & (counts.support > 0)
     size = np.maximum(counts.support + counts.said, 1)
     half = np.where(keep, counts.hits / size**2, 0.0)  # a fall of F1 by half of this for a call

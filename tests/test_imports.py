@@ -25,6 +25,8 @@ FORBIDDEN = {
     "search.run": ["torch", "timm", "ray", "optuna", "plotly", "sklearn", "pandas"],
     "analysis.leaderboard": ["ray", "optuna", "torch", "spaces", "search"],
     "analysis.ensemble": ["ray", "optuna", "torch", "spaces", "search"],
+    "analysis.pool": ["ray", "optuna", "torch", "spaces", "search"],
+    "analysis.soup": ["ray", "optuna", "torch", "spaces", "search"],  # torch when it works
     "analysis.report": ["ray", "optuna", "torch", "spaces", "search"],
     "analysis.ablate": ["ray", "optuna", "torch", "spaces", "search"],
     "analysis.posthoc": ["ray", "optuna", "torch", "spaces", "search"],
