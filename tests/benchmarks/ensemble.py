@@ -33,7 +33,7 @@ SIZES = (50, 100, 200, 500, 1000, 2000, 5000)
 REAL = ("digits", "breast_cancer", "wine")
 REAL_SIZES = (50, 100, 200, 450)
 BIG = (1000, 2000, 14)
-PEER_SEEDS = 3
+PEER_SEEDS = 2
 Row = dict[str, Any]
 
 
@@ -132,12 +132,12 @@ def ask_peers(
 
 
 def asked(
-    made: Sequence[Callable[[], Case]], environments: dict[str, Path], limit: float
+    made: Sequence[Callable[[], Case]], environments: dict[str, Path], folder: Path, limit: float
 ) -> dict[str, dict[str, Row]]:
-    """What the peers say of the first PEER_SEEDS splits of at most 1,000 images."""
+    """What the peers say of the first PEER_SEEDS splits of at most 1,000 images; it is kept."""
     some = [case for make in made if (case := make()).seed < PEER_SEEDS and case.images <= 1000]
-    with tempfile.TemporaryDirectory() as folder:
-        return ask_peers(some, environments, Path(folder), limit)
+    folder.mkdir(parents=True, exist_ok=True)
+    return ask_peers(some, environments, folder, limit)
 
 
 def table(rows: Sequence[Row]) -> list[str]:
@@ -198,7 +198,7 @@ def timed(environments: dict[str, Path], limit: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=6, help="splits of each case; 0: none")
     parser.add_argument(
         "--cache", type=Path, default=Path(tempfile.gettempdir()) / "ensemble_cases"
     )
@@ -210,21 +210,28 @@ def main() -> None:
     args = parser.parse_args()
     peers = {n: p for n in ("autogluon", "deephyper") if (p := getattr(args, n)) is not None}
     made = list(cases(args.seeds, args.cache, args.runs))
-    found = asked(made, peers, args.peer_seconds) if peers else {}
+    found = asked(made, peers, args.cache / "peers", args.peer_seconds) if peers else {}
     rows: list[Row] = []
     for number, make in enumerate(made):
         case = make()
         rows.append(measured(case, found.get(case.name, {})))
         if number % 20 == 0:
             print(f"{number} of {len(made)}: {case.name}", file=sys.stderr, flush=True)
-    out: dict[str, Any] = {"rows": rows, "argv": sys.argv[1:]}
+        if number % 20 == 0 or number + 1 == len(made):
+            keep(rows=rows, argv=sys.argv[1:])
+    if rows:
+        print("\n".join(table(rows)))
     if args.big:
-        out["big"] = timed(peers, args.peer_seconds)
-    text = json.dumps(out, indent=1)
-    (HERE / "results" / "ensemble.json").write_text(text + "\n")
-    print("\n".join(table(rows)))
-    if args.big:
-        print(json.dumps({k: out["big"][k] for k in ("seconds", "scores")}, indent=1))
+        big = timed(peers, args.peer_seconds)
+        keep(big=big)
+        print(json.dumps({k: big[k] for k in ("chosen", "seconds", "scores")}, indent=1))
+
+
+def keep(**parts: Any) -> None:
+    """Put these parts into the record."""
+    path = HERE / "results" / "ensemble.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(known | parts, indent=1) + "\n")
 
 
 if __name__ == "__main__":
