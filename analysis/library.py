@@ -86,7 +86,8 @@ class Library:
     def tempered(self, model: int, temperature: int) -> NDArray[np.float32]:
         """The probabilities of a model at one of TEMPERATURES (N, K)."""
         if temperature == AS_IS:
-            return self.probs[model]
+            own: NDArray[np.float32] = self.probs[model]
+            return own
         key = model, temperature
         if key not in self._tempered:
             self._tempered[key] = temper(self.probs[model], float(TEMPERATURES[temperature]))

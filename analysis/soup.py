@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 TRAINING = (  # settings that leave network and start as they are; their arguments too
     *("loss", "rebalance", "au_balance", "au_prior", "au_warmup", "curriculum"),
     *("curriculum_order", "augment", "mix", "mix_off", "soft_labels", "au_weight", "au_loss"),
+    *("synthetic", "synthetic_set"),
     *("region_weight", "epochs", "batch_size", "lr", "head_lr_multiplier", "weight_decay"),
     *("warmup_epochs", "ema", "clip", "dropout", "drop_path", "metric"),
 )
@@ -47,7 +48,8 @@ def kettles(board: Board) -> list[list[Record]]:
     found: dict[str, list[Record]] = {}
     for record in board.records:
         has_weights = (board.run.trial(record.id).path / WEIGHTS).is_file()
-        if status(record, board.meta) != "completed" or not has_weights:
+        is_network = record.config.get("features", "none") == "none"
+        if status(record, board.meta) != "completed" or not (has_weights and is_network):
             continue
         found.setdefault(start_of(record.config), []).append(record)
     return [group for group in found.values() if len(group) > 1]
