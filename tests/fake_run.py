@@ -174,6 +174,18 @@ def make_run(
     return run
 
 
+def other_run(root: Path, seed: int = 5, trials: int = 4) -> RunStore:
+    """A run on the images of `small()` whose trials are others, and tell their latency."""
+    data = small()
+    run = RunStore.create(root, make_meta(data, trials))
+    rng = np.random.default_rng(seed)
+    for number in range(2, 2 + trials):
+        trial = add_trial(run, number, data, rng)
+        row = trial.history()[-1]
+        trial.finish(TrialResult("completed", {**row, "latency_ms": 1.0 + number}, 27, 9.0, 0.1))
+    return run
+
+
 def small(
     names: tuple[str, ...] = ("happy", "sad", "calm"), units: tuple[str, ...] = ("AU1",)
 ) -> FakeData:

@@ -7,28 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_run import add_trial, edit_json, make_meta, make_run, small
+from fake_run import edit_json, make_meta, make_run, other_run, small
 
 from analysis import ensemble, pool
 from analysis.leaderboard import read_board
-from trainables.store import RunStore, TrialResult
+from trainables.store import RunStore
 
 
 def command(*arguments: object) -> "subprocess.CompletedProcess[str]":
     words = [sys.executable, "-m", "analysis.ensemble", *map(str, arguments)]
     return subprocess.run(words, capture_output=True, text=True)
-
-
-def other_run(root: Path, seed: int = 5, trials: int = 4) -> RunStore:
-    """A run on the same images whose trials are others."""
-    data = small()
-    run = RunStore.create(root, make_meta(data, trials))
-    rng = np.random.default_rng(seed)
-    for number in range(2, 2 + trials):
-        trial = add_trial(run, number, data, rng)
-        row = trial.history()[-1]
-        trial.finish(TrialResult("completed", {**row, "latency_ms": 1.0 + number}, 27, 9.0, 0.1))
-    return run
 
 
 def test_members_come_from_all_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
