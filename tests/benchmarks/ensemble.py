@@ -82,8 +82,9 @@ def measured(case: Case, peers: dict[str, Row]) -> Row:
     for name, peer in peers.items():
         calls[name] = _called(case, np.array(peer["weights"]))
     counts = statistics.tally(case.test_labels, np.stack(list(calls.values())), goal.classes)
-    scores = dict(zip(calls, goal.scores(counts).tolist(), strict=True))
-    times = {"ours": seconds} | {name: peer["seconds"] for name, peer in peers.items()}
+    scores = dict(zip(calls, goal.scores(counts).round(5).tolist(), strict=True))
+    times = {"ours": round(seconds, 3)}
+    times |= {name: round(peer["seconds"], 3) for name, peer in peers.items()}
     return {
         "family": case.family, "images": case.images, "seed": case.seed,
         "models": len(case.val), "chosen": method, "scores": scores, "seconds": times,
@@ -228,10 +229,11 @@ def main() -> None:
 
 
 def keep(**parts: Any) -> None:
-    """Put these parts into the record."""
+    """Put these parts into the record; a row is a line."""
     path = HERE / "results" / "ensemble.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps(known | parts, indent=1) + "\n")
+    text = json.dumps(known | parts)
+    path.write_text(text.replace('{"family"', '\n{"family"') + "\n")
 
 
 if __name__ == "__main__":
