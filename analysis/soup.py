@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from trainables.data.bundle import DataBundle
 
 TRAINING = (  # settings that leave network and start as they are; their arguments too
-    *("loss", "rebalance", "au_balance", "au_prior", "au_warmup", "curriculum"),
-    *("curriculum_order", "augment", "mix", "mix_off", "soft_labels", "au_weight", "au_loss"),
+    *("loss", "rebalance", "au_balance", "au_prior", "curriculum", "curriculum_drives"),
+    *("curriculum_order", "curriculum_reversed", "average", "sam"),
+    *("augment", "mix", "mix_off", "soft_labels", "au_weight", "au_loss"),
     *("synthetic", "synthetic_set"),
     *("region_weight", "epochs", "batch_size", "lr", "head_lr_multiplier", "weight_decay"),
     *("warmup_epochs", "ema", "clip", "dropout", "drop_path", "metric"),

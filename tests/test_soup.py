@@ -1,7 +1,7 @@
 """Weight soups: who may be averaged, what the average is, and that it is a trial like others."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,10 @@ def test_trials_of_one_start_are_averaged_and_no_others(cooked: RunStore) -> Non
     (record,) = RunStore.open(cooked.root / "soups").records()
     head = json.loads((cooked.root / "soups" / "trials" / record.id / "config.json").read_text())
     assert head["members"] == [r.id for r in group]
+
+
+def test_each_training_setting_is_one_of_a_trial() -> None:
+    assert set(soup.TRAINING) <= {field.name for field in fields(TrialConfig)}
 
 
 @pytest.mark.parametrize(
