@@ -85,7 +85,7 @@ def _flaw(predictions: Predictions | None, classes: int, split: str) -> str:
 def _align(
     found: dict[str, Predictions], problems: dict[str, str], classes: int, split: str
 ) -> Votes:
-    """Bring all into the order of the commonest set of images; leave out who has other images."""
+    """Bring the commonest set of images into one order; leave out who has other images."""
     images = {trial: frozenset(predictions.ids) for trial, predictions in found.items()}
     counts = Counter(images.values())
     if not counts:
@@ -93,7 +93,7 @@ def _align(
         none = np.zeros(0, np.int64)
         return Votes((), (), none, empty[..., :classes], np.zeros((0, 0), np.int8), empty, problems)
     common = max(counts, key=lambda ids: (counts[ids], len(ids), min(ids)))
-    ids = next(predictions.ids for t, predictions in found.items() if images[t] == common)
+    ids = tuple(sorted(common))  # chance draws images by place: no trial may decide on it
     place = {image: row for row, image in enumerate(ids)}
     sound: dict[str, Predictions] = {}
     reference: Predictions | None = None
