@@ -7,7 +7,7 @@ from pathlib import Path
 
 from spaces.space import Space
 
-NAMES = ("smoke", "sprint1", "sprint2", "heads")
+NAMES = ("smoke", "sprint1", "sprint2", "sprint3", "sprint4", "full", "heads")
 
 
 def find(name: str) -> Space:

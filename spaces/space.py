@@ -140,6 +140,14 @@ class Space:
         anchors = {**self.anchors, **other.anchors}
         return Space(name, {**self.settings, **other.settings}, anchors)
 
+    def leaning(self, confidence: float, but: tuple[str, ...] = ()) -> dict[str, Dimension | Value]:
+        """The settings, each believed to be good near its default, without those of some parts."""
+        return {
+            name: replace(dim, confidence=confidence) if isinstance(dim, Dimension) else dim
+            for name, dim in self.settings.items()
+            if name.partition(".")[0].partition("_")[0] not in but
+        }
+
     def as_dict(self) -> dict[str, object]:
         """Plain JSON data: what a run records. Anchors are no part: they are trials of the run."""
         return {
