@@ -2,7 +2,7 @@
 
 sprint4, which holds sprint3 and sprint2, and what of AU supervision is sprint1's alone: balances,
 priors, emotion logits that read AUs. No leaning: where nothing is known yet, nothing is believed.
-DIMENSIONS dimensions, ACTIVE of them active in a trial on average. With fewer than some hundred
+88 dimensions, 44 of them active in a trial on average. With fewer than some hundred
 trials go sprint by sprint instead (`--warm-start`), which asks one question at a time.
 """
 

@@ -4,11 +4,11 @@ It holds all of sprint2, so that what that found carries on (`--warm-start`), an
 defaults, which leaves most of a trial to the question of this sprint. To it are added: what the
 curriculum drives and in which order, basic emotions before their compounds, more augmentation and
 mixing, averaged weights, sharpness-aware minimisation. Each has its control among its values.
-DIMENSIONS dimensions, ACTIVE of them active in a trial on average.
+76 dimensions, 36 of them active in a trial on average.
 
-Augmentation is the same for all classes: `minority_only`, whose artefacts are a label cue, is left to
-ablations. Test-time augmentation and corrections after training are never searched: they are judged
-from stored logits (`analysis/posthoc.py`).
+Augmentation is the same for all classes: `minority_only`, whose artefacts are a label cue, is left
+to ablations. Test-time augmentation and corrections after training are never searched: they are
+judged from stored logits (`analysis/posthoc.py`).
 """
 
 from spaces import sprint2
@@ -61,7 +61,9 @@ SPACE = Space(
         "curriculum_drives": Choice(
             ("data", "size", *DRIVEN), "data", {"curriculum": PACING}, needs=DRIVEN
         ),
-        "curriculum_order": Choice((*ORDERED, "random"), "class_count", {"curriculum_drives": ("data",)}),
+        "curriculum_order": Choice(
+            (*ORDERED, "random"), "class_count", {"curriculum_drives": ("data",)}
+        ),
         "curriculum_reversed": Choice((False, True), False, {"curriculum_order": ORDERED}),
         "curriculum.start": Uniform(0.1, 0.9, 0.4, {"curriculum": PACING}),
         "curriculum.full_at": Uniform(0.05, 0.5, 0.15, {"curriculum": PACING}),

@@ -12,7 +12,7 @@ from spaces.anchors import first_tries, lacking
 from spaces.catalog import NAMES, find
 from spaces.space import Choice, Dimension, IntRange, LogUniform, Space, Uniform, applies
 from spaces.tiers import TIERS, at_tier, baseline
-from trainables.config import TrialConfig, check_rebalancing
+from trainables.config import TrialConfig, check_curriculum, check_rebalancing
 
 TOY = Space(
     "toy",
@@ -283,14 +283,45 @@ def test_anchors_of_sprint2_are_those_of_the_evidence() -> None:
 
 
 @pytest.mark.parametrize("tier", TIERS)
-def test_sprint2_holds_what_sprint1_may_find_but_for_what_it_leaves_there(tier: str) -> None:
-    ours = sized("sprint2", tier).settings
-    left = ("au_balance", "au_prior", "au_reading", "curriculum", "curriculum_drives")
-    for flat in sized("sprint1", tier).corners():
+@pytest.mark.parametrize(
+    ("later", "earlier", "left"),
+    [
+        ("sprint2", "sprint1", ("au_balance", "curriculum", "au_prior", "au_reading")),
+        ("sprint3", "sprint2", ()),
+        ("sprint4", "sprint3", ()),
+        ("full", "sprint4", ()),
+        ("full", "sprint1", ()),
+    ],
+)
+def test_a_space_holds_what_the_one_before_may_find_but_for_what_it_leaves_there(
+    later: str, earlier: str, left: tuple[str, ...], tier: str
+) -> None:
+    ours = sized(later, tier).settings
+    for flat in sized(earlier, tier).corners():
         for name, value in flat.items():
-            if name.partition(".")[0] not in left:
+            if not name.startswith(left or "-"):
                 dim = ours[name]
                 assert dim.contains(value) if isinstance(dim, Dimension) else dim == value, name
+
+
+def test_later_sprints_lean_to_what_the_earlier_believe_in_and_full_does_not() -> None:
+    third, everything = find("sprint3").dimensions, find("full").dimensions
+    assert {dim.confidence for name, dim in third.items() if name in find("sprint2").settings} == {
+        0.5
+    }
+    assert third["sam"].confidence == third["augment"].confidence == 0
+    assert {name for name, dim in everything.items() if dim.confidence} == {"au_balance"}
+
+
+@pytest.mark.parametrize("name", ["sprint3", "full"])
+def test_what_a_curriculum_drives_is_there_in_every_draw(name: str) -> None:
+    space, rng, driven = sized(name, "tiny"), random.Random(0), set()
+    for _ in range(400):
+        config = TrialConfig.from_flat(space.sample(rng))
+        check_curriculum(config)  # raises for a curriculum of what is not there
+        if config.curriculum.name != "none":
+            driven.add(config.curriculum_drives)
+    assert driven == {"data", "size", "sampler", "tau", "au_weight", "mix"}
 
 
 def test_anchor_says_where_it_leaves_the_defaults() -> None:
