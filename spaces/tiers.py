@@ -25,6 +25,9 @@ BASELINE: dict[str, Value] = {  # the plan's starting point: one task, cross-ent
     "augment": "light",
     "mix": "none",
     "synthetic": "none",
+    "basics": "none",
+    "average": "ema",
+    "sam": 0.0,
 }
 
 
