@@ -53,6 +53,7 @@ def look(findings: Findings, command: Sequence[str]) -> Look:
         [findings.board.record(trial) for trial in sorted(_wanted(findings))],
         len(findings.board.class_names),
         "test",
+        findings.board.folds,
     )
     labels, units = _truth(findings, votes)
     contenders, missing = _contenders(findings, votes)

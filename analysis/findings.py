@@ -69,7 +69,7 @@ def rivals(table: pd.DataFrame, chosen: Sequence[str]) -> list[str]:
     A stopped trial above the best was no candidate: it would stand for another choice.
     """
     score = dict(zip(table["trial"], table["score"], strict=True))
-    best = max((score[t] for t in chosen), default=0.0)
+    best = max((score[t] for t in chosen if t in score), default=0.0)
     stopped = table.loc[table["status"] == "stopped", "trial"]
     below = [t for t in stopped if t not in chosen and score[t] <= best]
     return [*chosen, *below]
@@ -78,11 +78,15 @@ def rivals(table: pd.DataFrame, chosen: Sequence[str]) -> list[str]:
 def _corrected(
     board: Board, trials: Sequence[str], baseline: NDArray[np.int64] | None
 ) -> tuple[Estimate | None, Estimate | None]:
-    if len(trials) < 2:
+    if len(set(trials) & set(board.votes.trials)) < 2:
         return None, None
     votes = board.votes.pick(trials)
     weights = statistics.resample(votes.labels, ROUNDS, np.random.default_rng(1))
-    return statistics.corrected_best(votes.labels, votes.predicted, board.goal, weights, baseline)
+    known = [[t for t in group.repeats if t in votes.trials] for group in lb.groups(board)]
+    groups = [[votes.row(t) for t in own] for own in known if own]
+    return statistics.corrected_best(
+        votes.labels, votes.predicted, board.goal, weights, baseline, groups
+    )
 
 
 def _passed_over(table: pd.DataFrame, best: str | None) -> str:
@@ -152,15 +156,22 @@ def words(findings: Findings) -> list[str]:
 def _what(board: Board) -> str:
     meta, data = board.meta, board.meta["data"]
     counts: dict[str, int] = {}
+    pooled = max((int(r.config.get("folds", 1)) for r in board.records), default=1)
     for record in board.records:
         state = lb.status(record, meta)
         counts[state] = counts.get(state, 0) + 1
     states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "none yet"
     space = (meta.get("space") or {}).get("name", "?")
+    wanted = meta.get("trials", "?")
+    trials = f"Trials: {len(board.records)} of {wanted} ({states})."
+    if pooled > 1:
+        trials = (
+            f"Trainings: {board.trainings} of {wanted}, each of a fold of {pooled}; "
+            f"configurations: {len(board.records)} ({states}), scored on what their folds held out."
+        )
     return (
         f"Space {space} on {data.get('name', '?')} at {data.get('image_size', '?')} px, "
-        f"{len(board.votes.labels)} validation images of {len(board.class_names)} classes. "
-        f"Trials: {len(board.records)} of {meta.get('trials', '?')} ({states})."
+        f"{len(board.votes.labels)} validation images of {len(board.class_names)} classes. {trials}"
     )
 
 

@@ -1,94 +1,29 @@
 """One row per trial, best first, from the stored validation predictions. M trials, N images."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis import statistics
-from analysis.statistics import Goal
-from analysis.votes import Votes, read_votes
+from analysis.board import GOALS, NAMES, Board, read_board, status
+from analysis.groups import Group, ended_folds, groups_of
+from analysis.seeds import spread, within
 from trainables import metrics
 from trainables.metrics import MIN_SUPPORT, Floats, Ints
-from trainables.registry import unknown
 from trainables.store import Record, RunStore
+
+__all__ = ["GOALS", "NAMES", "Board", "frame", "read_board", "status"]
 
 ROUNDS = 1000  # of the bootstrap
 TOLERANCE = 0.01  # between a stored score and the recomputed one: probabilities are kept as float16
 NOTHING_YET = "no trial has usable predictions"
-NAMES = {
-    "score": "score",
-    "accuracy": "accuracy",
-    "uar": "UAR",
-    "macro_f1": "macro-F1",
-    "macro_f1_all": "macro-F1 all",
-    "ece": "ECE",
-}
-GOALS = {  # metrics.OBJECTIVES in words
-    "macro_f1": f"macro-F1 over the classes with at least {MIN_SUPPORT} validation images",
-    "macro_f1_all": "macro-F1 over all classes that have images",
-    "accuracy": "accuracy",
-    "uar": "the mean recall of all classes (UAR)",
-}
-
-
-@dataclass(frozen=True)
-class Board:
-    """A run, read once."""
-
-    run: RunStore
-    meta: Mapping[str, Any]
-    records: tuple[Record, ...]
-    votes: Votes  # of the trials that did not fail
-    class_names: tuple[str, ...]
-    au_names: tuple[str, ...]
-
-    @property
-    def goal(self) -> Goal:
-        """What the search maximised."""
-        keep = metrics.supported(self.votes.labels, len(self.class_names))
-        return Goal(self.meta.get("metric") or "macro_f1", keep)
-
-    @property
-    def support(self) -> NDArray[np.int64]:
-        """Validation images per class (K,)."""
-        return np.bincount(self.votes.labels, minlength=len(self.class_names))
-
-    def record(self, trial: str) -> Record:
-        return next(record for record in self.records if record.id == trial)
-
-
-def read_board(run: RunStore) -> Board:
-    """Everything that the analysis reads of a run. Raises ValueError where run.json lacks names."""
-    meta = run.meta()
-    data = meta.get("data") or {}
-    if not data.get("class_names"):
-        raise ValueError(f"'{run.root / 'run.json'}' names no classes: data.class_names is missing")
-    if (meta.get("metric") or "macro_f1") not in GOALS:
-        raise ValueError(unknown("metric", str(meta["metric"]), GOALS))
-    names = tuple(map(str, data["class_names"]))
-    records = tuple(run.records())
-    live = [record for record in records if status(record, meta) != "failed"]
-    votes = read_votes(run, live, len(names), "val")
-    units = tuple(map(str, data.get("au_names") or ()))
-    if len(units) != votes.aus.shape[1]:
-        units = tuple(f"AU column {number}" for number in range(1, votes.aus.shape[1] + 1))
-    return Board(run, meta, records, votes, names, units)
 
 
 def leaderboard(run: RunStore) -> pd.DataFrame:
     """One row per trial: rank, settings, scores with intervals, and what went wrong."""
     return frame(read_board(run))
-
-
-def status(record: Record, meta: Mapping[str, Any]) -> str:
-    """How the trial stands; "unfinished" is one that a finished run left open."""
-    if record.result and record.result.status != "running":
-        return record.result.status
-    return "unfinished" if meta.get("finished") else "running"
 
 
 def candidates(board: Board) -> tuple[list[str], str]:
@@ -136,16 +71,17 @@ def varying(records: Sequence[Record]) -> list[str]:
 
 
 def frame(board: Board) -> pd.DataFrame:
-    """The leaderboard: best score first, then the trials without one."""
-    measured = measure(board)
-    rows = []
-    for record in board.records:
-        row = {**_identity(record, board), **measured.get(record.id, {})}
+    """The leaderboard: best score first, those of some folds after those of all, then the rest.
+
+    A row is a configuration: its seeds are averaged, its folds pooled (`groups.py`).
+    """
+    measured, rows = measure(board), []
+    for group in groups(board):
+        record = board.record(group.repeats[0])
+        row = {**_identity(group, board), **_measured(group, measured, board)}
         row["note"] = _note(record, row, board)
         rows.append(row | {f"setting {name}": value for name, value in record.config.items()})
-    rows.sort(
-        key=lambda row: (-row.get("score", -1), row.get("nll", 0), row["index"], row["trial"])
-    )
+    rows.sort(key=_standing)
     for rank, row in enumerate(rows, 1):
         row["rank"] = rank if "score" in row else None
     table = pd.DataFrame(rows, columns=_columns(board))
@@ -153,10 +89,58 @@ def frame(board: Board) -> pd.DataFrame:
     return table
 
 
+def _standing(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """By what rows are ordered; ties fall the same way on every machine."""
+    has_score = "score" in row
+    score = (-row["folds"], -row["score"]) if has_score else (0, 0)
+    return not has_score, *score, row.get("nll", 0), row["index"], row["trial"]
+
+
+def groups(board: Board) -> list[Group]:
+    """The configurations of the run, repeats that stand alike together, in the order begun."""
+    ended = {trial: len(ended_folds(own)) for trial, own in board.folds.items()}
+    return groups_of(
+        board.records, {r.id: (status(r, board.meta), ended.get(r.id)) for r in board.records}
+    )
+
+
+def _measured(
+    group: Group, measured: Mapping[str, Mapping[str, float]], board: Board
+) -> dict[str, float]:
+    """The scores of a configuration: of its one repeat, or means with intervals of seeds too."""
+    known = [trial for trial in group.repeats if trial in measured]
+    if len(known) < 2 or any(trial in board.votes.partial for trial in known):
+        return dict(measured[known[0]]) if known else {}
+    names = [name for name in measured[known[0]] if all(name in measured[t] for t in known)]
+    row = {name: float(np.mean([measured[t][name] for t in known])) for name in names}
+    values = np.array([measured[t]["score"] for t in known])
+    sampled = _sampled(board, known)
+    found = within(spread(values, sampled))
+    row |= {"score low": found.low, "score high": found.high}
+    reference = baseline(board)[0]
+    if reference is not None and reference not in known:
+        theirs = next(g.repeats for g in groups(board) if reference in g.repeats)
+        base = [trial for trial in theirs if trial in measured]
+        mine, rounds = np.array([measured[t]["score"] for t in base]), _sampled(board, base)
+        if len(base) != len(known):  # else seed against seed
+            mine, rounds = mine.mean(), rounds.mean(1, keepdims=True)
+        gap = spread(values - mine, sampled - rounds)
+        row |= {"vs baseline": gap.value, "vs baseline low": gap.low, "vs baseline high": gap.high}
+    return row
+
+
+def _sampled(board: Board, trials: Sequence[str]) -> Floats:
+    """The score in each round of the bootstrap (B, M), the rounds the same for all trials."""
+    votes = board.votes
+    weights = statistics.resample(votes.labels, ROUNDS, np.random.default_rng(0))
+    called = votes.predicted[[votes.row(trial) for trial in trials]]
+    return statistics.bootstrap(votes.labels, called, board.goal, weights)["score"]
+
+
 def _columns(board: Board) -> list[str]:
     settings = dict.fromkeys(name for record in board.records for name in record.config)
     return [
-        *("rank", "trial", "index", "role", "status", "epochs", "seconds"),
+        *("rank", "trial", "index", "role", "status", "epochs", "seeds", "folds", "seconds"),
         *("score", "score low", "score high"),
         *("accuracy", "uar", "macro_f1", "macro_f1_all", "nll", "ece", "au_f1"),
         *("vs baseline", "vs baseline low", "vs baseline high"),
@@ -175,18 +159,28 @@ def au_column(board: Board, a: int) -> str:
     return f"au_f1 {board.au_names[a]} (n={int((board.votes.aus[:, a] == 1).sum())})"
 
 
-def _identity(record: Record, board: Board) -> dict[str, Any]:
+def _identity(group: Group, board: Board) -> dict[str, Any]:
+    """What the row is of; its trial is the first fold of the first seed."""
+    record = board.record(group.repeats[0])
     last = record.history[-1] if record.history else {}
     result = record.result
-    spent = sum(row.get("seconds") or 0.0 for row in record.history)
+    own = [f for t in group.repeats for f in board.folds.get(t, (board.record(t),))]
     return {
         "trial": record.id,
         "index": record.index,
         "role": record.role,
         "status": status(record, board.meta),
         "epochs": max(result.epoch if result else 0, last.get("epoch", 0)),
-        "seconds": result.seconds if result and result.seconds else spent,
+        "seeds": len(group.repeats),
+        "folds": max(1, len(ended_folds(board.folds.get(record.id, ())))),
+        "seconds": sum(map(_seconds, own)),
     }
+
+
+def _seconds(record: Record) -> float:
+    if record.result and record.result.seconds:
+        return record.result.seconds
+    return float(sum(row.get("seconds") or 0.0 for row in record.history))
 
 
 def measure(board: Board) -> dict[str, dict[str, float]]:
@@ -204,6 +198,8 @@ def measure(board: Board) -> dict[str, dict[str, float]]:
         out[trial] = row
     if votes.trials:
         _add_intervals(board, out)
+    for trial, said in votes.partial.items():  # on the images of their folds, which others share
+        out[trial] = metrics.scores(said.labels, said.probs, board.goal.name)
     return out
 
 
@@ -242,6 +238,8 @@ def _note(record: Record, row: Mapping[str, Any], board: Board) -> str:
     slack = TOLERANCE + 2 / max(1, len(board.votes.labels))
     if row["status"] not in ("completed", "stopped") or stored is None:
         return ""  # a running trial writes its predictions before its row
+    if row["seeds"] > 1 or int(record.config.get("folds", 1)) > 1:
+        return ""  # a row of several trials
     if abs(stored - row["score"]) <= slack:
         return ""
     return f"its last epoch reports score {stored:.3f}, its predictions give {row['score']:.3f}"

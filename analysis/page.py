@@ -80,7 +80,7 @@ def render(findings: Findings, look: Look | None) -> str:
         space=dict.fromkeys(SPACE) | dict(findings.board.meta.get("space") or {}),
         words=words(findings),
         notes=findings.notes,
-        header=[*tables.SHOWN.values(), "settings that vary"],
+        header=[*tables.shown(findings.table).values(), "settings that vary"],
         rows=list(_rows(findings, settings)),
         classes=_classes(findings),
         after=[_after(who, *answer) for who, answer in after.items()],
@@ -208,8 +208,9 @@ def _outcome(meta: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _rows(findings: Findings, settings: list[str]) -> Iterator[dict[str, Any]]:
+    columns = tables.shown(findings.table)
     for _, row in findings.table.iterrows():
-        cells = [_cell(row, column) for column in tables.SHOWN]
+        cells = [_cell(row, column) for column in columns]
         own = [(name, tables.setting(row[f"setting {name}"])) for name in settings]
         yield {
             "cells": cells,

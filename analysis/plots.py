@@ -75,7 +75,9 @@ def learning_curves(findings: Findings) -> go.Figure | None:
         rest = [
             curve
             for trial, curve in curves.items()
-            if curve and trial not in named and (status[trial] in ("stopped", "failed")) == is_cut
+            if curve
+            and trial not in named
+            and (status.get(trial) in ("stopped", "failed")) == is_cut  # a further seed has no row
         ]
         if rest:
             figure.add_scatter(

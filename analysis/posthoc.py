@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -26,19 +27,30 @@ SHOWN = ("score", "accuracy", "uar", "nll", "ece")
 
 def read_views(board: Board, trial: str) -> tuple[Views | None, str]:
     """The views of the trial in the order of the votes, or why there are none."""
-    path = board.run.trial(trial).path / file_of("val")
-    data = board.run.trial(trial).read(path.name)
-    if data is None:
-        return None, f"trial {trial} has stored no views: only completed trials of images do"
-    try:
-        views = unpack(data, path)
-    except ValueError as error:
-        return None, str(error)
+    parts = list[Views]()
+    for fold in board.folds.get(trial, (board.record(trial),)):
+        path = board.run.trial(fold.id).path / file_of("val")
+        data = board.run.trial(fold.id).read(path.name)
+        if data is None:
+            return None, f"trial {fold.id} has stored no views: only completed trials of images do"
+        try:
+            parts.append(unpack(data, path))
+        except ValueError as error:
+            return None, str(error)
+    views = parts[0] if len(parts) == 1 else _pooled(parts)
     if set(views.ids) != set(board.votes.ids):
         return None, f"the views of trial {trial} are of other images"
     place = {image: row for row, image in enumerate(views.ids)}
     order = [place[image] for image in board.votes.ids]
     return Views(board.votes.ids, views.names, views.logits[:, order], views.norms), ""
+
+
+def _pooled(parts: Sequence[Views]) -> Views:
+    """The views of all folds, those that every fold has; the norms of their heads differ."""
+    names = tuple(name for name in parts[0].names if all(name in part.names for part in parts))
+    ids = tuple(name for part in parts for name in part.ids)
+    logits = np.concatenate([part.of(*names) for part in parts], 1)
+    return Views(ids, names, logits, np.zeros(0, np.float32))
 
 
 def of_trial(board: Board, trial: str) -> tuple[After | None, str]:

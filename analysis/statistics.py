@@ -3,6 +3,7 @@
 labels (N,), predicted (M, N) class indices, weights (B, N) how often a round draws an image.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,17 +129,28 @@ def bootstrap(labels: Ints, predicted: Ints, goal: Goal, weights: Floats) -> dic
 
 
 def corrected_best(
-    labels: Ints, predicted: Ints, goal: Goal, weights: Floats, baseline: Ints | None = None
-) -> tuple[Estimate, Estimate | None]:
+    labels: Ints,
+    predicted: Ints,
+    goal: Goal,
+    weights: Floats,
+    baseline: Ints | None = None,
+    groups: Sequence[Sequence[int]] | None = None,
+) -> tuple[Estimate, Estimate | None]:  # six: the models and what is known of them
     """What the best of M models scores on images that did not choose it, and its lead there.
 
     BBC-CV (Tsamardinos et al. 2018): each round takes the winner on the images drawn and scores it,
     and `baseline` (N,), on those left out. We deviate in pooling the left-out counts over rounds
-    before the one score (a mean of F1 over three images a class would be biased).
+    before the one score (a mean of F1 over three images a class would be biased). `groups` are the
+    models of one configuration under several seeds: the best is then the best mean over seeds.
     """
     inside = goal.scores(weighted_tally(labels, predicted, goal.classes, weights))
     outside = weights == 0
-    pooled, each = _left_out(labels, predicted[inside.argmax(1)], goal, outside)
+    own = groups or [[m] for m in range(len(predicted))]
+    means = np.stack([inside[:, list(rows)].mean(1) for rows in own], 1)
+    most = max(map(len, own))
+    seeds = np.stack([np.resize(rows, most) for rows in own])[means.argmax(1)]  # (B, most)
+    found = [_left_out(labels, predicted[rows], goal, outside) for rows in seeds.T]
+    pooled, each = float(np.mean([p for p, _ in found])), np.mean([e for _, e in found], 0)
     low, high = _narrowed(each, outside)
     score = Estimate(pooled, max(0.0, pooled + low), min(1.0, pooled + high))
     if baseline is None:

@@ -16,6 +16,8 @@ SHOWN = {  # column of the frame -> heading
     "role": "role",
     "status": "status",
     "epochs": "epochs",
+    "folds": "folds",
+    "seeds": "seeds",
     "score": "score",
     "vs baseline": "vs baseline",
     "accuracy": "accuracy",
@@ -26,7 +28,13 @@ SHOWN = {  # column of the frame -> heading
     "seconds": "seconds",
 }
 UNCORRECTED = "vs baseline: each trial by itself, not corrected for choosing the best"
-EXACT = ("rank", "trial", "role", "status", "epochs", "index")
+EXACT = ("rank", "trial", "role", "status", "epochs", "folds", "seeds", "index")
+
+
+def shown(table: pd.DataFrame) -> dict[str, str]:
+    """SHOWN, but folds and seeds only where a configuration has several."""
+    plain = [name for name in ("folds", "seeds") if (table[name] == 1).all()]
+    return {name: heading for name, heading in SHOWN.items() if name not in plain}
 
 
 def cell(row: pd.Series, column: str) -> str:
@@ -64,10 +72,11 @@ def head(table: pd.DataFrame, top: int = TOP) -> pd.DataFrame:
 def markdown(board: Board, table: pd.DataFrame, top: int = TOP) -> str:
     """The best trials and the baseline as a Markdown table, with what varied between them."""
     names = varying(board.records)
-    header = [*SHOWN.values(), *names]
+    columns = shown(table)
+    header = [*columns.values(), *names]
     lines = [f"| {' | '.join(map(escape, header))} |", "|" + " --- |" * len(header)]
     for _, row in head(table, top).iterrows():
-        cells = [cell(row, column) for column in SHOWN]
+        cells = [cell(row, column) for column in columns]
         cells += [setting(row[f"setting {name}"]) for name in names]
         lines.append(f"| {' | '.join(map(escape, cells))} |")
     return "\n".join(lines) + "\n"

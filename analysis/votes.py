@@ -5,14 +5,16 @@ M trials, N images, K classes, A action units.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.groups import Folds, is_whole, read_folds
 from trainables.store import Predictions, Record, RunStore
 
 Ids = tuple[str, ...]
+NO_FOLDS: Folds = {}
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Votes:
     aus: NDArray[np.int8]  # (N, A)
     au_probs: NDArray[np.float32]  # (M, N, A); NaN for a trial without an AU head
     problems: Mapping[str, str]  # trial id -> why it is not among `trials`
+    partial: Mapping[str, Predictions] = field(default_factory=dict)  # of some folds' images only
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -50,13 +53,23 @@ class Votes:
         return None if trial is None else self.predicted[self.row(trial)]
 
 
-def read_votes(run: RunStore, records: Iterable[Record], classes: int, split: str) -> Votes:
-    """The predictions of all records that have sound ones; the reason for each that has not."""
+def read_votes(
+    run: RunStore, records: Iterable[Record], classes: int, split: str, folds: Folds = NO_FOLDS
+) -> Votes:
+    """The predictions of all records that have sound ones; the reason for each that has not.
+
+    A record that stands for several `folds` has those of all of them (`groups.py`). As long as no
+    record has all its folds, all are seen on the images of their first.
+    """
     found: dict[str, Predictions] = {}
     problems: dict[str, str] = {}
-    for record in sorted(records, key=lambda r: r.id):
+    ordered = sorted(records, key=lambda r: r.id)
+    own = {record.id: folds.get(record.id, (record,)) for record in ordered}
+    has_whole = split != "val" or any(map(is_whole, own.values()))
+    for record in ordered:
         try:
-            predictions = run.trial(record.id).predictions(split)
+            parts = own[record.id] if has_whole else own[record.id][:1]
+            predictions = read_folds(run, parts, split)
             problem = _flaw(predictions, classes, split)
         except ValueError as error:
             predictions, problem = None, str(error)
@@ -64,7 +77,10 @@ def read_votes(run: RunStore, records: Iterable[Record], classes: int, split: st
             problems[record.id] = problem
         else:
             found[record.id] = predictions
-    return _align(found, problems, classes, split)
+    whole = {t: said for t, said in found.items() if not has_whole or is_whole(own[t])}
+    partial = {t: said for t, said in found.items() if t not in whole} if split == "val" else {}
+    votes = _align(whole if split == "val" else found, problems, classes, split)
+    return replace(votes, partial=partial) if partial else votes
 
 
 def _flaw(predictions: Predictions | None, classes: int, split: str) -> str:

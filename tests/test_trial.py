@@ -280,6 +280,6 @@ def test_unlabelled_images_do_not_dilute_the_au_loss(faces) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_a_fold_is_refused_until_there_are_folds(faces) -> None:
-    with pytest.raises(ValueError, match="not built"):
+def test_a_fold_that_there_is_not_is_refused(faces) -> None:
+    with pytest.raises(ValueError, match="not among 1 folds"):
         Training(TrialConfig.from_flat({**QUICK, "fold": 1}), cache.load(faces))

@@ -13,6 +13,10 @@ Value = str | int | float | bool
 Flat = dict[str, Value]
 
 
+REPEATED = ("seed", "folds", "fold", "fold_seed")  # how a configuration is tried, not what it is
+MOST_FOLDS = 20
+
+
 @dataclass(frozen=True)
 class Part:
     """A plug-in by name, with its hyper-parameters."""
@@ -70,7 +74,9 @@ class TrialConfig:
     dropout: float = 0.0
     drop_path: float = 0.0
     seed: int = 0
-    fold: int = 0
+    folds: int = 1  # of training and validation images together; 1: the split of the data set
+    fold: int = 0  # that validates, 0 to folds - 1
+    fold_seed: int = 0  # another one deals other folds
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, Value]) -> "TrialConfig":
@@ -114,8 +120,8 @@ class TrialConfig:
 
     @property
     def group_id(self) -> str:
-        """The same without seed and fold: trials of one group are repeats of one configuration."""
-        return _digest({k: v for k, v in self.flat().items() if k not in ("seed", "fold")})
+        """The same without REPEATED: trials of one group are repeats of one configuration."""
+        return _digest({k: v for k, v in self.flat().items() if k not in REPEATED})
 
 
 CURRICULUM_FULL_AT, DEFERRED_START, BASICS_SHARE = 0.5, 0.7, 0.1  # of the builders of those names
@@ -131,6 +137,22 @@ def check_rebalancing(config: TrialConfig) -> None:
             f"loss '{config.loss.name}' already corrects the class imbalance, and so does "
             f"rebalance '{config.rebalance.name}': two corrections multiply. "
             "Set rebalance to 'none' or take loss 'cross_entropy' or 'focal'"
+        )
+
+
+def check_folds(config: TrialConfig) -> None:
+    """Raise ValueError unless the fold is one of the folds."""
+    if not 1 <= config.folds <= MOST_FOLDS:
+        raise ValueError(f"folds {config.folds}: give 1 (the data set's own split) to {MOST_FOLDS}")
+    if not 0 <= config.fold < config.folds:
+        raise ValueError(
+            f"fold {config.fold} is not among {config.folds} folds, which are 0 to "
+            f"{config.folds - 1}: set folds, or fold to 0"
+        )
+    if config.folds > 1 and config.synthetic.name == "generated":
+        raise ValueError(
+            "synthetic 'generated' has learned from images of every fold, so that none would be "
+            "held out: set synthetic to 'none' or 'repeated', or folds to 1"
         )
 
 

@@ -5,6 +5,7 @@ from trainables.config import (
     Part,
     TrialConfig,
     check_au_settings,
+    check_folds,
     check_rebalancing,
     check_synthetic,
     has_au_task,
@@ -19,6 +20,7 @@ def check_config(config: TrialConfig) -> None:
     check_curriculum(config)
     check_features(config)
     check_synthetic(config)
+    check_folds(config)
 
 
 NEEDED_BY_DRIVER = {  # curriculum_drives -> the setting it grows, and which values of it can grow

@@ -21,6 +21,7 @@ from trainables.config import TrialConfig, drives_size
 from trainables.contradictions import check_config
 from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
+from trainables.data.folds import fold_of
 from trainables.loop import predict, train_epoch
 from trainables.model import build_model, parameter_groups
 from trainables.optim import Stepper
@@ -74,9 +75,7 @@ class Training:
 
     def __init__(self, config: TrialConfig, bundle: DataBundle, ranks: Ranks = ALONE) -> None:
         check_config(config)
-        if config.fold:
-            raise ValueError(f"fold {config.fold}: cross-validation is not built yet, set it to 0")
-        bundle = extended(config, bundle)
+        bundle = extended(config, fold_of(bundle, config))
         seed_everything(config.seed, "weights")
         self.config, self.bundle, self.ranks = config, bundle, ranks
         self.epoch, self.seconds = 0, 0.0

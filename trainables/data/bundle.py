@@ -31,12 +31,13 @@ class Sequences:
 class Split:
     """The images of one split. The labels and AUs of a sealed split are all -1."""
 
-    images: NDArray[np.uint8]  # (N, 3, S, S)
+    images: NDArray[np.uint8]  # (N, 3, S, S); of a fold what is read like one (`folds.py`)
     labels: NDArray[np.int64]  # (N,)
     aus: NDArray[np.int8]  # (N, A) in {1, 0, -1 unknown}
     ids: tuple[str, ...]
     distributions: NDArray[np.float32] | None = None  # (N, B) crowd votes over the basic emotions
     sequences: Sequences | None = None  # None: stills
+    groups: NDArray[np.int64] | None = None  # (N,) equal where images are one picture or person
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -119,7 +119,7 @@ def _listing_plan(source: str, size: int, policy: aus.Policy, progress: Progress
         return content, pixels, frames.decode(found, size, folder, progress)
 
     rows: list[list[object]] = [
-        [row.id, row.label, row.split, row.aus, row.distribution, content]
+        [row.id, row.label, row.split, row.aus, row.distribution, row.subject, content]
         for row, content in zip(found.rows, digests, strict=True)
     ]
     for row, own in zip(rows, frame_digests, strict=False):  # stills keep the keys they had

@@ -91,7 +91,9 @@ def diagnose(source: str, progress: Progress | None = None) -> Diagnosis:
     note, bad_frames = frames.look_over(found.rows, progress)
     facts = _file_facts(found, pictures, exact, near)
     labels = np.array([row.label for row in found.rows], np.int64)
-    groups = splits.group(len(labels), np.concatenate([exact, near]))
+    groups = splits.group(
+        len(labels), np.concatenate([exact, near, listing.same_subject(found.rows)])
+    )
     split_of = splits.assign(
         labels, groups, [row.split for row in found.rows], _digests(found.rows, pictures)
     )

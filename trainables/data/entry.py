@@ -1,7 +1,7 @@
 """The files of one cache entry: written once, checked whenever they are opened.
 
 <root>/<key>/   {train,val,test}_images.npy   uint8 (N, 3, S, S)
-                {train,val,test}_{labels,aus}.npy, {train,val}_distributions.npy
+                {train,val,test}_{labels,aus}.npy, {train,val}_{groups,distributions}.npy
                 {train,val,test}_{frames,starts}.npy   of sequences, where there are any
                 ids.json, meta.json           meta.json: sizes and checksums of the others
                 reference_losses-*.npz        derived later (reference.py), and not checked here
@@ -25,7 +25,7 @@ from trainables.data.splits import Ints
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # part of the key: raise it when a change here changes what is stored
+FORMAT = 2  # part of the key: raise it when a change here changes what is stored
 STAGING = ".raw"  # ends the names of pixels not yet dealt to the splits; a whole entry has none
 _SEALED = ("test_labels.npy", "test_aus.npy")
 _BLOCKS, _BLOCK = 64, 4096  # of an image file, what its checksum covers
@@ -108,7 +108,10 @@ def write(
             _save_frames(folder, split, *frames, rows)
         np.save(folder / f"{split}_labels.npy", content.labels[rows])
         np.save(folder / f"{split}_aus.npy", content.aus[rows])
-        if content.distributions is not None and split != "test":  # they tell the label
+        if split == "test":  # votes tell the label, and so may a group with a training image
+            continue
+        np.save(folder / f"{split}_groups.npy", content.groups[rows])
+        if content.distributions is not None:
             np.save(folder / f"{split}_distributions.npy", content.distributions[rows])
     (folder / "ids.json").write_text(json.dumps(ids))
     stamps = {p.name: _stamp(p) for p in sorted(folder.iterdir()) if p.suffix != STAGING}
@@ -163,8 +166,9 @@ def _split(path: Path, split: str, ids: list[str], au_count: int) -> Split:
         tuple(ids),
         np.load(votes, allow_pickle=False) if votes.exists() else None,
         sequences,
+        groups := np.load(path / f"{split}_groups.npy", allow_pickle=False),
     )
-    if not len(images) == len(part.labels) == len(part.aus) == len(ids):
+    if not len(images) == len(part.labels) == len(part.aus) == len(groups) == len(ids):
         raise CacheDamaged(f"'{path}': the arrays of {split} differ in length")
     return part
 

@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 from trainables import metrics
 from trainables.data import aus, faces, images, leaks, splits
 from trainables.data.cores import usable_cores
-from trainables.data.listing import SPLITS, Listing, Row, components_of, several
+from trainables.data.listing import (
+    SPLITS,
+    Listing,
+    Row,
+    components_of,
+    same_subject,
+    several,
+)
 from trainables.data.tables import BASIC_NAMES, CLASS_NAMES
 
 Progress = Callable[[str, int, int], None]  # what is done, how many of them, of how many
@@ -40,6 +47,9 @@ class Content:
     splits: tuple[str, ...]
     aus: NDArray[np.int8]
     au_names: tuple[str, ...]
+    groups: NDArray[
+        np.int64
+    ]  # equal where images are one picture, as far as can be seen, or person
     distributions: NDArray[np.float32] | None = None  # (N, B); a row of zeros where there are none
     basic_names: tuple[str, ...] = ()
     components: tuple[tuple[int, int], ...] | None = None
@@ -148,6 +158,7 @@ def unlabelled(listing: Listing, size: int, staging: Path, progress: Progress | 
         splits=tuple("" if isinstance(result, str) else "train" for result in results),
         aus=np.empty((len(results), 0), np.int8),
         au_names=(),
+        groups=np.arange(len(results)),
         is_synthetic=listing.is_synthetic,
         notes=(left_out,) if bad else (),
     )
@@ -168,7 +179,8 @@ def from_listing(
     rows = listing.rows
     labels = np.array([row.label for row in rows], np.int64)
     exact, near = splits.alike(digests, *looks)
-    groups = splits.group(len(rows), np.concatenate([exact, near, joined]))
+    same = np.concatenate([exact, near, joined, same_subject(rows)])
+    groups = splits.group(len(rows), same)
     split_of = splits.assign(labels, groups, [row.split for row in rows], digests)
     codings = [aus.parse(row.aus) for row in rows]
     au_names, au_notes = _au_names(codings, split_of, policy)
@@ -180,6 +192,7 @@ def from_listing(
         splits=split_of,
         aus=aus.encode(codings, au_names, policy.null),
         au_names=au_names,
+        groups=groups,
         distributions=_distributions(rows, len(listing.basic_names)),
         basic_names=listing.basic_names,
         components=listing.components,
@@ -268,6 +281,7 @@ def from_faces(spec: faces.FacesSpec, policy: aus.Policy) -> Content:
         splits=split_of,
         aus=aus.encode(codings, au_names, policy.null),
         au_names=au_names,
+        groups=np.arange(len(people)),  # each is another person
         basic_names=BASIC_NAMES,
         components=components_of(CLASS_NAMES),
         is_synthetic=True,

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trainables.data import tables
 
 SPLITS = ("train", "val", "test")
@@ -27,6 +30,7 @@ class Row:
     aus: str | None = None  # None: nobody coded this image
     distribution: tuple[float, ...] | None = None  # crowd votes, one for each basic emotion
     frames: tuple[Path, ...] = ()  # of its sequence, before it, in order of time
+    subject: str | None = None  # who is shown, where the data set says
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,14 @@ def several(items: Sequence[str]) -> str:
     """The first few items, and how many more there are."""
     more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
     return ", ".join(items[:_SHOWN]) + more
+
+
+def same_subject(rows: Sequence[Row]) -> NDArray[np.int64]:
+    """(P, 2) pairs of images of one person, each paired with the first of that person."""
+    first: dict[str, int] = {}
+    named = [(k, row.subject) for k, row in enumerate(rows) if row.subject is not None]
+    pairs = [(first.setdefault(who, k), k) for k, who in named]
+    return np.array([p for p in pairs if p[0] != p[1]], np.int64).reshape(-1, 2)
 
 
 def components_of(class_names: Sequence[str]) -> tuple[tuple[int, int], ...] | None:

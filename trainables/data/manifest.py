@@ -1,4 +1,4 @@
-"""A manifest: a CSV or TSV file with columns path, label and, if there, split, aus, id, frames."""
+"""A manifest: a CSV or TSV file with the columns path and label, and others where they are there."""
 
 import csv
 import difflib
@@ -17,7 +17,7 @@ from trainables.data.listing import (
 from trainables.data.tables import BASIC_NAMES
 
 NAMES = ("manifest.csv", "manifest.tsv")
-COLUMNS = ("path", "label", "split", "aus", "id", "frames")
+COLUMNS = ("path", "label", "split", "aus", "id", "frames", "subject")
 SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -29,9 +29,10 @@ def file_of(path: Path) -> Path | None:
 
 
 def read(path: Path) -> Listing:
-    """The images of a manifest; an empty cell under split, aus or frames says nothing.
+    """The images of a manifest; an empty cell says nothing but under path and label.
 
     Frames are of the sequence that the image ends, in order of time, as "onset.png;middle.png".
+    Subject is who it shows: images of one person stay on one side of a split that is made here.
     """
     file = file_of(path) or path
     table, columns = _table(file)
@@ -92,7 +93,8 @@ def _check_columns(file: Path, columns: list[str]) -> None:
     if missing:
         raise ValueError(
             f"'{file}' has no column {' and no '.join(missing)}; its first line must name the "
-            f"columns path,label and, if there, split,aus,id,frames; it reads: {several(columns)}"
+            f"columns path,label and, if there, {','.join(COLUMNS[2:])}; it reads: "
+            f"{several(columns)}"
         )
     if len(set(columns)) < len(columns):
         raise ValueError(f"'{file}' names a column twice: {', '.join(columns)}")
@@ -136,4 +138,5 @@ def _row(home: Path, cells: Mapping[str, str], names: list[str]) -> Row:
         split=SPLIT_OF.get(cells.get("split", "").lower()),
         aus=cells.get("aus") or None,
         frames=tuple(home / name for name in _frames(cells)),
+        subject=cells.get("subject") or None,
     )

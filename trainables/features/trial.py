@@ -19,6 +19,7 @@ from trainables.config import TrialConfig
 from trainables.contradictions import check_config
 from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
+from trainables.data.folds import fold_of, rows_of
 from trainables.features.aus import fit_aus
 from trainables.features.cache import Features, Progress, features_of
 from trainables.features.classifiers import Fitted
@@ -72,8 +73,9 @@ class Outcome:
 def run(config: TrialConfig, data: Path) -> tuple[Row, Outcome]:
     """Fit and score the configuration."""
     _check(config)
-    began, bundle = time.monotonic(), cache.load(data)
-    features = features_for(config, data, bundle)
+    began, whole = time.monotonic(), cache.load(data)
+    bundle = fold_of(whole, config)
+    features = of_fold(features_for(config, data, whole), whole, config)
     scale = Scale.of(features.train)
     views, rng = scale(features.train), np.random.default_rng([config.seed, 2])
     lesson = make_lesson(config, bundle, views, scale, rng)
@@ -107,8 +109,6 @@ def run(config: TrialConfig, data: Path) -> tuple[Row, Outcome]:
 def _check(config: TrialConfig) -> None:
     """Raise ValueError for a contradictory configuration."""
     check_config(config)
-    if config.fold:
-        raise ValueError(f"fold {config.fold}: cross-validation is not built yet, set fold to 0")
 
 
 def _predictions(split: Split, features: Floats, emotion: Say, au: Say) -> Predictions:
@@ -124,6 +124,15 @@ def features_for(
     """The features of the configuration, from the cache or into it."""
     extractor = EXTRACTORS[config.features.name](config, bundle, **config.features.args)
     return features_of(config, data, bundle, extractor, progress)
+
+
+def of_fold(features: Features, bundle: DataBundle, config: TrialConfig) -> Features:
+    """The features, computed once for all folds, as the trial's fold divides the images."""
+    if config.folds == 1:
+        return features
+    both = np.concatenate([features.train, features.val], 1)
+    train, val = rows_of(bundle, config)
+    return replace(features, train=both[:, train], val=both[:, val])
 
 
 @dataclass(frozen=True)

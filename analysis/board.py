@@ -1,0 +1,90 @@
+"""A run as the analysis reads it: its record, the votes of its trials, what they are votes on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.groups import Folds, as_repeat, folds_of
+from analysis.statistics import Goal
+from analysis.votes import Votes, read_votes
+from trainables import metrics
+from trainables.metrics import MIN_SUPPORT
+from trainables.registry import unknown
+from trainables.store import Record, RunStore
+
+NAMES = {
+    "score": "score",
+    "accuracy": "accuracy",
+    "uar": "UAR",
+    "macro_f1": "macro-F1",
+    "macro_f1_all": "macro-F1 all",
+    "ece": "ECE",
+}
+GOALS = {  # metrics.OBJECTIVES in words
+    "macro_f1": f"macro-F1 over the classes with at least {MIN_SUPPORT} validation images",
+    "macro_f1_all": "macro-F1 over all classes that have images",
+    "accuracy": "accuracy",
+    "uar": "the mean recall of all classes (UAR)",
+}
+
+
+@dataclass(frozen=True)
+class Board:
+    """A run, read once."""
+
+    run: RunStore
+    meta: Mapping[str, Any]
+    records: tuple[Record, ...]
+    votes: Votes  # of the trials that did not fail
+    class_names: tuple[str, ...]
+    au_names: tuple[str, ...]
+    folds: Folds = field(default_factory=dict)  # the trials of each record: itself, or its folds
+
+    @property
+    def trainings(self) -> int:
+        """Trials, each fold by itself."""
+        return sum(map(len, self.folds.values())) or len(self.records)
+
+    @property
+    def goal(self) -> Goal:
+        """What the search maximised."""
+        keep = metrics.supported(self.votes.labels, len(self.class_names))
+        return Goal(self.meta.get("metric") or "macro_f1", keep)
+
+    @property
+    def support(self) -> NDArray[np.int64]:
+        """Validation images per class (K,)."""
+        return np.bincount(self.votes.labels, minlength=len(self.class_names))
+
+    def record(self, trial: str) -> Record:
+        return next(record for record in self.records if record.id == trial)
+
+
+def read_board(run: RunStore) -> Board:
+    """Everything that the analysis reads of a run. Raises ValueError where run.json lacks names."""
+    meta = run.meta()
+    data = meta.get("data") or {}
+    if not data.get("class_names"):
+        raise ValueError(f"'{run.root / 'run.json'}' names no classes: data.class_names is missing")
+    if (meta.get("metric") or "macro_f1") not in GOALS:
+        raise ValueError(unknown("metric", str(meta["metric"]), GOALS))
+    names = tuple(map(str, data["class_names"]))
+    folds = folds_of(run.records())
+    is_over = bool(meta.get("finished"))
+    records = tuple(as_repeat(own, is_over) for own in folds.values())
+    live = [record for record in records if status(record, meta) != "failed"]
+    votes = read_votes(run, live, len(names), "val", folds)
+    units = tuple(map(str, data.get("au_names") or ()))
+    if len(units) != votes.aus.shape[1]:
+        units = tuple(f"AU column {number}" for number in range(1, votes.aus.shape[1] + 1))
+    return Board(run, meta, records, votes, names, units, folds)
+
+
+def status(record: Record, meta: Mapping[str, Any]) -> str:
+    """How the trial stands; "unfinished" is one that a finished run left open."""
+    if record.result and record.result.status != "running":
+        return record.result.status
+    return "unfinished" if meta.get("finished") else "running"
