@@ -34,7 +34,12 @@ class Findings:
     notes: tuple[str, ...]
 
     def row(self, trial: str) -> "pd.Series[Any]":
-        return self.table[self.table["trial"] == trial].iloc[0]
+        """The row of a trial, which is that of its configuration."""
+        found = self.table[self.table["trial"] == trial]
+        if found.empty:  # a further seed
+            first = next(g.repeats[0] for g in lb.groups(self.board) if trial in g.repeats)
+            found = self.table[self.table["trial"] == first]
+        return found.iloc[0]
 
 
 def find(board: Board) -> Findings:

@@ -32,7 +32,7 @@ def bundle_of(labels, groups=None, border=None, names=None) -> DataBundle:
             np.full((len(chosen), 1), -1, np.int8),
             tuple(names[k] for k in chosen),
             None,
-            groups[rows],
+            groups=groups[rows],
         )
 
     empty = Split(images[:0], labels[:0], np.zeros((0, 1), np.int8), ())

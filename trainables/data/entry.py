@@ -159,6 +159,7 @@ def _split(path: Path, split: str, ids: list[str], au_count: int) -> Split:
         aus = np.full((len(ids), au_count), -1, np.int8)
         return Split(images, labels, aus, tuple(ids), sequences=sequences)
     votes = path / f"{split}_distributions.npy"
+    groups = np.load(path / f"{split}_groups.npy", allow_pickle=False)
     part = Split(
         images,
         np.load(path / f"{split}_labels.npy", allow_pickle=False),
@@ -166,7 +167,7 @@ def _split(path: Path, split: str, ids: list[str], au_count: int) -> Split:
         tuple(ids),
         np.load(votes, allow_pickle=False) if votes.exists() else None,
         sequences,
-        groups := np.load(path / f"{split}_groups.npy", allow_pickle=False),
+        groups=groups,
     )
     if not len(images) == len(part.labels) == len(part.aus) == len(groups) == len(ids):
         raise CacheDamaged(f"'{path}': the arrays of {split} differ in length")

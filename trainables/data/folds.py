@@ -140,5 +140,5 @@ def _part(bundle: DataBundle, rows: Ints) -> Split:
         np.concatenate([train.aus, val.aus])[rows],
         tuple(ids[k] for k in rows),
         votes,
-        _groups(bundle)[rows],
+        groups=_groups(bundle)[rows],
     )

@@ -1,4 +1,4 @@
-"""A manifest: a CSV or TSV file with the columns path and label, and others where they are there."""
+"""A manifest: a CSV or TSV file with columns path and label, and others where they are there."""
 
 import csv
 import difflib
