@@ -5,7 +5,7 @@ differ there; switched off it is what the baseline has. Pure: boards in, a plan 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +17,15 @@ from trainables.contradictions import check_config
 from trainables.registry import unknown
 from trainables.store import Record, write_json
 
-Kind = Literal["baseline", "rung", "without"]
+Kind = Literal["baseline", "control", "rung", "without"]
 PARTS = tuple(f.name for f in fields(TrialConfig) if isinstance(f.default, Part))
 OPTIMISER = "optimiser settings"  # no technique: tuned in every run, switched off together
 OPTIMISERS = (
     *("lr", "head_lr_multiplier", "weight_decay", "batch_size", "warmup_epochs", "ema", "clip"),
 )
 ONE_FOR_ALL = ("image_size", "epochs", "metric", "fold")  # of all that is compared
+AS_LONG = "baseline, trained as long"  # as the winner: its images again and again
+DEARER = 1.25  # times the baseline's cost: from then on it is a row
 AU_TASK = "au_loss"  # without it there is no AU supervision at all
 TIED = {"au_weight": AU_TASK, "region_weight": "attention"}  # setting -> the part that it needs
 NEEDED_BY = {  # technique -> the settings that are nothing, or of another network, without it
@@ -161,7 +163,8 @@ def make_plan(
     winner = max(rungs, key=lambda arm: scores[arm.role])
     left_out, more = _left_out(winner, base, rungs, kept)
     first = 1 + max(int(r.config["seed"]) for board in boards for r in board.records)
-    arms = (base, *rungs, *left_out)
+    paces = _paces(boards)
+    arms = (base, *_as_long(base, _cost(winner, boards, paces)), *rungs, *left_out)
     return Plan(
         arms,
         winner.role,
@@ -169,8 +172,32 @@ def make_plan(
         str(boards[0].meta["data"].get("fingerprint")),
         tuple(map(_budget, boards)),
         (*notes, *more),
-        _seconds(boards, arms, winner),
+        {a.role: paces[a.source] * _longer(a) * int(a.config["epochs"]) for a in arms},
     )
+
+
+def _as_long(base: Arm, cost: float) -> Iterator[Arm]:
+    """The baseline on its training images several times an epoch, if the winner costs that much."""
+    if cost >= DEARER and base.config["features"] == "none":
+        ratio = round(cost - 1, 2)
+        again: Flat = {"synthetic": "repeated", "synthetic.balance": 0.0, "synthetic.ratio": ratio}
+        config = TrialConfig.from_flat({**base.config, **again})
+        yield Arm(AS_LONG, "control", unseeded(config.flat()), base.source)
+
+
+def _cost(winner: Arm, boards: Sequence[Board], paces: Mapping[str, float]) -> float:
+    """How many times as long as the baseline of its run the winner trains; 1 where it has none."""
+    run = winner.source.rpartition("/")[0]
+    for board in boards:
+        for record in board.records:
+            if _name(board) == run and record.role == "baseline" and paces[_source(board, record)]:
+                return paces[winner.source] / paces[_source(board, record)]
+    return 1.0
+
+
+def _longer(arm: Arm) -> float:
+    """How many times the epoch of the trial that it is from an epoch of the arm takes."""
+    return 1 + float(arm.config["synthetic.ratio"]) if arm.kind == "control" else 1.0
 
 
 def check_alike(boards: Sequence[Board], epochs: int | None) -> None:
@@ -271,14 +298,14 @@ def _budget(board: Board) -> Budget:
     return Budget(_name(board), space, len(board.records), epochs)
 
 
-def _seconds(boards: Sequence[Board], arms: Sequence[Arm], winner: Arm) -> dict[str, float]:
-    """What a trial of each role took an epoch, times its epochs; of "without" the winner's."""
+def _paces(boards: Sequence[Board]) -> dict[str, float]:
+    """Seconds of an epoch of every trial, by its source."""
     pace: dict[str, float] = {}
     for board in boards:
         for record in board.records:
             took = [float(row.get("seconds") or 0) for row in record.history]
             pace[_source(board, record)] = sum(took) / max(1, len(took))
-    return {a.role: pace[a.source] * int(a.config["epochs"]) for a in arms}
+    return pace
 
 
 def save(plan: Plan, folder: Path) -> Path:

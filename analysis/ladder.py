@@ -4,7 +4,7 @@ M trials, S seeds, N images, A action units, B bootstrap rounds.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class Row:
     gap: Spread | None = None  # of the tested measure, to the arm it is compared with
     against: str = ""  # its role
     p: float = float("nan")  # Holm-corrected over all gaps
+    cost: float = float("nan")  # seconds of training, over those of the baseline under a like seed
     failures: tuple[str, ...] = ()
 
 
@@ -75,8 +76,9 @@ def read(plan: Plan, board: Board) -> Ladder:
     place = {trial: m for m, trial in enumerate(board.votes.trials)}
     at = {role: {seed: place[t] for seed, t in own.items()} for role, own in trials.items()}
     rows = [_row(arm, at, scores, plan, board) for arm in plan.arms if at[arm.role]]
+    rows = [replace(row, cost=_cost(trials[row.arm.role], trials, board)) for row in rows]
     corrected = holm({row.arm.role: row.gap.p for row in rows if row.gap is not None})
-    rows = [_corrected(row, corrected.get(row.arm.role, float("nan"))) for row in rows]
+    rows = [replace(row, p=corrected.get(row.arm.role, float("nan"))) for row in rows]
     ceiling = board.meta["data"].get("ceiling") or {}
     majority = _majority(board, measure)
     return Ladder(plan, board, measure, measures, tuple(rows), majority, ceiling)
@@ -141,7 +143,7 @@ def _row(
         for name, (values, rounds) in scores.items()
         if not np.isnan(values[models]).any()
     }
-    against = {"baseline": "", "rung": "baseline", "without": plan.winner}[arm.kind]
+    against = {"baseline": "", "without": plan.winner}.get(arm.kind, "baseline")
     shared = [seed for seed in seeds if against and seed in at[against]]
     gap = None
     if shared:
@@ -163,8 +165,12 @@ def _failures(arm: Arm, plan: Plan, board: Board) -> tuple[str, ...]:
     )
 
 
-def _corrected(row: Row, p: float) -> Row:
-    return Row(row.arm, row.seeds, row.measures, row.gap, row.against, p, row.failures)
+def _cost(own: Mapping[int, str], trials: Mapping[str, Mapping[int, str]], board: Board) -> float:
+    """Mean ratio of training seconds to the baseline's under the same seed; NaN without one."""
+    seconds = {r.id: r.result.seconds for r in board.records if r.result is not None}
+    base = trials.get("baseline", {})
+    ratios = [seconds[own[s]] / seconds[base[s]] for s in own if s in base and seconds[base[s]]]
+    return float(np.mean(ratios)) if ratios else float("nan")
 
 
 def _majority(board: Board, measure: str) -> dict[str, float]:
@@ -190,7 +196,7 @@ def facts(row: Row) -> dict[str, Any]:
     }  # fmt: skip
     for name, s in row.measures.items():
         out |= {name: s.value, f"{name} sd": s.sd, f"{name} low": s.low, f"{name} high": s.high}
-    out["against"] = row.against
+    out |= {"cost": row.cost, "against": row.against}
     if row.gap is not None:
         g = row.gap
         out |= {"difference": g.value, "difference low": g.low, "difference high": g.high}

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from analysis.ablation import AS_LONG, DEARER
 from analysis.ladder import NAMES, Ladder, Row
 from analysis.seeds import detectable
 
@@ -46,7 +47,7 @@ def _what(ladder: Ladder) -> Iterator[str]:
 def _verdicts(ladder: Ladder) -> Iterator[str]:
     """What was better than the baseline; what helped, what did not, and what did harm."""
     for row in ladder.compared:
-        if row.arm.kind == "rung":
+        if row.arm.kind in ("control", "rung"):
             yield f"{_capital(row.arm.role)} {_against_baseline(row)}: {gap_text(row)}."
     parts: dict[str, list[Row]] = {"helped": [], "did not help": [], "did harm": []}
     for row in ladder.compared:
@@ -111,6 +112,7 @@ def _fairness(ladder: Ladder) -> Iterator[str]:
     budgets = ladder.plan.budgets
     listed = "; ".join(f"{b.space}: {b.trials} trials, {b.epochs} epochs" for b in budgets)
     yield f"Budget of each search: {listed}.{_unequal(ladder)}"
+    yield from _costs(ladder)
     yield (
         "The baseline has its space's default optimiser settings and was tuned by nobody: part of "
         "any lead over it is tuning (see the optimiser settings, where they were switched off)."
@@ -127,6 +129,23 @@ def _fairness(ladder: Ladder) -> Iterator[str]:
     for row in ladder.rows:
         for failure in row.failures:
             yield f"Failed, {row.arm.role}, {failure}"
+
+
+def _costs(ladder: Ladder) -> Iterator[str]:
+    """Which rungs train longer than the baseline, and what tells length from technique."""
+    dear = [row for row in ladder.rows if row.arm.kind == "rung" and row.cost >= DEARER]
+    if not dear:
+        return
+    listed = ", ".join(f"{row.arm.role} {row.cost:.1f}" for row in dear)
+    control = ladder.row(AS_LONG)
+    yield (
+        f"Not of equal cost, in times the baseline's training: {listed}. Part of such a lead is "
+        + (
+            f"longer training: compare with '{AS_LONG}', on the same images again."
+            if control is not None
+            else "longer training, which nothing here tells apart."
+        )
+    )
 
 
 def _ahead(ladder: Ladder) -> str:

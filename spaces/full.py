@@ -9,7 +9,7 @@ trials go sprint by sprint instead (`--warm-start`), which asks one question at 
 from dataclasses import replace
 
 from spaces import sprint1, sprint2, sprint3, sprint4
-from spaces.space import Choice, Dimension, Space, Value
+from spaces.space import Choice, Dimension, Space, Value, When
 from spaces.sprint2 import AU, NOT_LDAM
 
 OF_SPRINT1 = ("au_balance", "au_prior", "au_reading")
@@ -37,7 +37,9 @@ def everything() -> dict[str, Dimension | Value]:
     assert isinstance(reading, Choice)
     assert isinstance(drives, Choice)
     ours["au_reading"] = replace(reading, when={"au_loss": AU, "loss": NOT_LDAM})
-    fixed = {"au_weight": {"au_loss": AU, "au_balance": ("fixed", "pcgrad")}}  # the others learn it
+    fixed: dict[Value, When] = {
+        "au_weight": {"au_loss": AU, "au_balance": ("fixed", "pcgrad")}
+    }  # the others learn it
     late["curriculum_drives"] = replace(drives, needs={**drives.needs, **fixed})
     return {**all_but, **ours, **late}
 

@@ -12,7 +12,7 @@ judged from stored logits (`analysis/posthoc.py`).
 """
 
 from spaces import sprint2
-from spaces.space import Choice, Space, Uniform, Value
+from spaces.space import Choice, Space, Uniform, Value, When
 from spaces.sprint2 import AU, PACING
 
 BLENDS = ("mixup", "cutmix", "mixaugment", "remix")
@@ -21,7 +21,9 @@ CROPPED = ("au_safe", "erase_crop")  # the second: the same, placed blindly
 ORDERED = ("class_count", "reference_loss", "au_prototype", "crowd_entropy")
 NO_BLEND_UNDER = ("cross_entropy", "class_balanced", "ldam", "balanced_softmax")  # not with focal
 STAGES = ("two_stage", "three_stage")
-DRIVEN = {  # what a curriculum can drive beside the data and the image size, and where it is there
+DRIVEN: dict[
+    Value, When
+] = {  # what a curriculum can drive beside the data and the image size, and where it is there
     "sampler": {"rebalance": ("sampler",)},
     "tau": {"loss": ("balanced_softmax",)},
     "au_weight": {"au_loss": AU},

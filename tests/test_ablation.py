@@ -187,6 +187,25 @@ def test_the_cost_is_the_measured_seconds_of_an_epoch_times_the_epochs(boards):
     assert set(plan.seconds.values()) == {5 * 4.0}  # the fake run has 4 s an epoch
 
 
+def test_a_winner_that_trains_longer_gets_a_baseline_that_trains_as_long():
+    base = ablation.Arm("baseline", "baseline", flat(BASE), "a/b")
+    (control,) = ablation._as_long(base, 2.5)
+    assert (control.role, control.kind) == (ablation.AS_LONG, "control")
+    assert set(control.config.items()) - set(base.config.items()) == {
+        ("synthetic", "repeated"), ("synthetic.ratio", 1.5), ("synthetic.balance", 0.0)
+    }  # fmt: skip
+    assert list(ablation._as_long(base, 1.2)) == []
+    check_config(TrialConfig.from_flat(control.config))
+
+
+def test_how_long_a_winner_trains_is_measured_beside_the_baseline_of_its_own_run(boards):
+    board = boards[0]
+    winner = make_plan([board], seeds=2).arms[1]
+    paces = ablation._paces([board])
+    assert ablation._cost(winner, [board], paces) == 1.0  # the fake run has 4 s an epoch
+    assert ablation._cost(winner, [board], {**paces, winner.source: 10.0}) == 2.5
+
+
 def test_without_the_only_technique_the_winner_is_the_baseline(boards):
     base = ablation.Arm("baseline", "baseline", flat(BASE), "a/b")
     winner = ablation.Arm("w", "rung", flat(replace(BASE, soft_labels=0.5)), "a/c")

@@ -12,7 +12,7 @@ from fake_run import FakeData, edit_json, make_meta, make_run, predictions, smal
 from page import Page
 
 from analysis import ablate, ablation, ladder, ladder_page, ladder_words
-from analysis.ablation import Plan, make_plan
+from analysis.ablation import AS_LONG, Plan, make_plan
 from analysis.ladder import Ladder
 from analysis.leaderboard import mean_au_f1, read_board
 from analysis.seeds import holm
@@ -170,14 +170,15 @@ def test_the_page_and_the_markdown_show_the_same_tables(home: Path, found: Ladde
     assert [row[0] for row in first[1:]] == [
         "baseline", "best of sprint2", "always the commonest class", "Bayes ceiling",
     ]  # fmt: skip
-    assert first[0][1:] == ["seeds", "macro-F1", "UAR", "accuracy", "AU-F1", "difference"]
+    assert first[0][1:] == ["seeds", "time", "macro-F1", "UAR", "accuracy", "AU-F1", "difference"]
     best = found.row("best of sprint2")
     assert best is not None
     s = best.measures["macro_f1"]
-    assert first[2][2] == f"{s.value:.3f} ± {s.sd:.3f} [{s.low:.3f}, {s.high:.3f}]"
+    assert first[2][2] == "1.0 ×"
+    assert first[2][3] == f"{s.value:.3f} ± {s.sd:.3f} [{s.low:.3f}, {s.high:.3f}]"
     assert first[2][-1] == ladder_words.gap_text(best)
     assert second[1][-1] == "–"  # the winner beside its own ablations
-    assert [row[2] for row in first[1:]] == [line[2] for line in lines[2:6]]
+    assert [row[3] for row in first[1:]] == [line[3] for line in lines[2:6]]
     for line in ladder_words.words(found):
         assert line in page.text
 
@@ -324,3 +325,17 @@ def test_the_command_runs_from_a_shell(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: no run at")
+
+
+def test_what_a_row_costs_is_told_and_a_dear_one_has_its_control_named(found: Ladder) -> None:
+    assert {row.cost for row in found.rows} == {1.0}  # 27 s each
+    assert "equal cost" not in " ".join(ladder_words.words(found))
+    dear = [replace(row, cost=3.0) if row.arm.kind == "rung" else row for row in found.rows]
+    text = " ".join(ladder_words.words(replace(found, rows=tuple(dear))))
+    assert "Not of equal cost" in text
+    assert f"{dear[1].arm.role} 3.0" in text
+    assert "which nothing here tells apart" in text
+    control = replace(dear[0], arm=replace(dear[0].arm, role=AS_LONG, kind="control"))
+    assert f"compare with '{AS_LONG}'" in " ".join(
+        ladder_words.words(replace(found, rows=(control, *dear)))
+    )
