@@ -163,6 +163,8 @@ def _data_meta(job: Job) -> dict[str, Any]:
         "image_size": bundle.image_size,
         "class_names": bundle.class_names,
         "au_names": bundle.au_names,
+        "basic_names": bundle.basic_names,
+        "components": bundle.components,
         "is_synthetic": bundle.is_synthetic,
         "notes": bundle.notes,
         "ceiling": dict(bundle.ceiling),

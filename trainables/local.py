@@ -98,7 +98,7 @@ class LocalBranch(nn.Module):
     def forward(self, features: Tensor, boxes: Tensor | None = None) -> Tensor:
         """Of images that nothing has moved, the boxes are those of an aligned face."""
         if boxes is None:
-            boxes = self.boxes.expand(len(features), -1, -1)
+            boxes = self.boxes.expand(features.shape[0], -1, -1)  # len() would be a constant
         if self.training:
             boxes = shaken(boxes, self.jitter)
         cells = pool_boxes(features, boxes, CELLS).flatten(3).transpose(2, 3)
@@ -111,7 +111,7 @@ class LocalBranch(nn.Module):
 
 def pool_boxes(features: Tensor, boxes: Tensor, cells: int) -> Tensor:
     """(N, B, C, cells, cells): means of the map over a grid of cells in each box."""
-    n, height, width = len(features), *features.shape[2:]
+    n, _, height, width = features.shape
     scaled = boxes.float() * boxes.new_tensor([width, height, width, height])
     owner = torch.arange(n, device=boxes.device).repeat_interleave(boxes.shape[1])
     places = torch.cat([owner[:, None], scaled.flatten(0, 1)], 1)

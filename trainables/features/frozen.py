@@ -35,15 +35,15 @@ def frozen(
     name, arguments = config.backbone.name, config.backbone.args
     check_backbone(name, arguments)
     warn_of_leaks(config, bundle)
-    network = lru_cache(1)(partial(_network, config, bundle.image_size))
+    trunk = lru_cache(1)(partial(network, config, bundle.image_size))
     return Extractor(
-        lambda part: _see(network(), part, maps, pool),
+        lambda part: _see(trunk(), part, maps, pool),
         f"{name} {sorted(arguments.items())} {_digest(config.weights, name)}",
-        parameters=lambda: sum(p.numel() for p in network().parameters()),
+        parameters=lambda: sum(p.numel() for p in trunk().parameters()),
     )
 
 
-def _network(config: TrialConfig, size: int) -> Backbone:
+def network(config: TrialConfig, size: int) -> Backbone:
     """The network, in no mode but that of use."""
     state = torch.get_rng_state()
     torch.manual_seed(SEED)
@@ -61,11 +61,11 @@ def _see(net: Backbone, part: Split, maps: int, pool: str) -> Floats:
     pixels = torch.from_numpy(np.array(part.images)).to(device).float() / 255
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (net.mean, net.std))
     images = ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
-    pooled = [_pooled(found, pool) for found in net(images)[-maps:]]
-    return torch.cat(pooled, 1).float().cpu().numpy()
+    seen = [pooled(found, pool) for found in net(images)[-maps:]]
+    return torch.cat(seen, 1).float().cpu().numpy()
 
 
-def _pooled(found: Tensor, pool: str) -> Tensor:
+def pooled(found: Tensor, pool: str) -> Tensor:
     """(n, C, h, w) -> (n, C) or, with the maxima, (n, 2 C)."""
     mean = found.mean((2, 3))
     return mean if pool == "mean" else torch.cat([mean, found.amax((2, 3))], 1)

@@ -1,0 +1,175 @@
+"""What of a run is exported, and what is known of how good it is."""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.findings import Findings, find
+from analysis.leaderboard import read_board, status
+from analysis.statistics import Estimate
+from analysis.use.card import Score, looked
+from trainables.store import RunStore
+
+if TYPE_CHECKING:
+    from analysis.use.members import Recipe
+
+ENSEMBLE_VERSION = 2  # of ensemble.json
+NAN = float("nan")
+INTERVAL = ("value", "low", "high")
+MEASURES = ("accuracy", "uar", "macro_f1_all", "nll", "ece", "au_f1")
+Stored = tuple[tuple[str, ...], NDArray[np.float32]]  # images, (N, K)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to export, of which run, and what is said of it."""
+
+    recipe: "Recipe"
+    meta: Mapping[str, Any]  # run.json
+    scores: tuple[Score, ...]
+    notes: tuple[str, ...]
+    stored: Stored | None  # its predictions on record of validation images
+    test: str  # what the ledger says of it; empty where the test split is sealed
+
+
+def best(run: RunStore) -> Choice:
+    """The trial that the report names as the best.
+
+    Raises ValueError for a run that is not finished: it might name another one tomorrow.
+    """
+    findings = find(read_board(run))
+    if not run.meta().get("finished"):
+        raise ValueError(
+            f"run '{run.root}' is not finished, so which trial is the best is not decided: finish "
+            "it (search.run … --resume), or take one that is completed by --trial ID"
+        )
+    if findings.best is None:
+        raise ValueError(f"run '{run.root}' has no trial with usable predictions")
+    return _of_trial(findings, findings.best)
+
+
+def one(run: RunStore, trial: str) -> Choice:
+    """This trial. Raises LookupError where the run has none of that name."""
+    findings = find(read_board(run))
+    ended = [
+        record.id
+        for record in findings.board.records
+        if status(record, findings.board.meta) == "completed"
+    ]
+    if trial not in {record.id for record in findings.board.records}:
+        known = ", ".join(ended) or "none"
+        raise LookupError(f"'{run.root}' has no trial '{trial}'; completed: {known}")
+    return _of_trial(findings, trial)
+
+
+def _of_trial(findings: Findings, trial: str) -> Choice:
+    from analysis.use.members import Recipe, Source
+
+    board, is_best = findings.board, trial == findings.best
+    title = f"Trial {trial}" + (", the best single trial" if is_best else "")
+    kind = "best" if is_best else "trial"
+    row = findings.row(trial)
+    scores = []
+    if "score" in row and row["score"] == row["score"]:
+        first = Estimate(row["score"], row["score low"], row["score high"])
+        note = "on the images that chose it" if len(board.votes.trials) > 1 else ""
+        scores.append(Score(f"score ({board.goal.name})", first, note))
+        if is_best and findings.corrected is not None:
+            scores.append(Score("score, corrected", findings.corrected, "BBC-CV, on new images"))
+        if is_best and findings.lead is not None and findings.baseline != trial:
+            scores.append(Score("lead over the baseline", findings.lead, "BBC-CV"))
+        scores += [
+            Score(name, Estimate(float(row[name]), NAN, NAN))
+            for name in MEASURES
+            if row[name] == row[name] and row[name] is not None
+        ]
+        scores += [
+            Score(name, Estimate(float(row[name]), NAN, NAN))
+            for name in row.index
+            if str(name).startswith(("recall ", "au_f1 ")) and row[name] == row[name]
+        ]
+    stored = None
+    if trial in board.votes.trials:
+        stored = board.votes.ids, board.votes.probs[board.votes.row(trial)]
+    test = looked(board.run.root, "best single" if is_best else "")
+    recipe = Recipe(kind, title, (Source(board.run.root, trial),))
+    return Choice(recipe, board.meta, tuple(scores), findings.notes, stored, test)
+
+
+def ensemble(run: RunStore, path: Path) -> Choice:
+    """The ensemble of that file, whose members may come from several runs.
+
+    Raises FileNotFoundError where there is none, ValueError for a file that cannot be used.
+    """
+    from analysis.use.members import Recipe, Source
+
+    said = _read(path)
+    meta = run.meta()
+    for what in ("class_names", "fingerprint"):
+        if said.get(what) != meta["data"].get(what):
+            raise ValueError(f"'{path}' is of other data than run '{run.root}' ({what} differ)")
+    sources = tuple(
+        Source(path.parent / entry["run"], entry["trial"], entry["weight"], entry["temperature"])
+        for entry in said["sources"]
+    )
+    title = f"Ensemble of {len(sources)}: {said['method']}"
+    rows = tuple(map(tuple, said.get("coefficients") or ()))
+    recipe = Recipe("ensemble", title, sources, rows, tuple(said.get("shift") or ()))
+    notes = [said["note"]] if said.get("note") else []
+    is_own = path.resolve() == (run.root / "report" / "ensemble.json").resolve()
+    test = looked(run.root, "ensemble") if is_own else ""
+    return Choice(recipe, meta, tuple(_scores(said)), tuple(notes), _predictions(path), test)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no ensemble at '{path}': python -m analysis.report RUN, or analysis.ensemble, makes it"
+        )
+    try:
+        said: dict[str, Any] = json.loads(path.read_text())
+        version = said.get("version")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"'{path}' is not an ensemble.json ({error})") from error
+    if version != ENSEMBLE_VERSION or not said.get("sources"):
+        raise ValueError(
+            f"'{path}' is of version {version}, this program reads {ENSEMBLE_VERSION}: make it "
+            "again (python -m analysis.report RUN)"
+        )
+    return said
+
+
+def _scores(said: Mapping[str, Any]) -> list[Score]:
+    names = {
+        "ensemble": "score on images that did not choose it",
+        "single": "best single trial, in the same way",
+        "lead over single": "lead over it",
+        "lead over baseline": "lead over the baseline",
+    }
+    out = []
+    for key, name in names.items():
+        found = (said.get("honest") or {}).get(key)
+        if found:
+            value, low, high = (NAN if found[k] is None else found[k] for k in INTERVAL)
+            out.append(Score(name, Estimate(value, low, high)))
+    chosen = (said.get("optimistic") or {}).get("ensemble")
+    if chosen is not None:
+        out.append(
+            Score("score on the images that chose it", Estimate(chosen, NAN, NAN), "too high")
+        )
+    return out
+
+
+def _predictions(path: Path) -> Stored | None:
+    """What the ensemble says of validation images, from the file beside it."""
+    file = path.with_name("ensemble_val.npz")
+    if not file.is_file():
+        return None
+    with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as found:
+        return tuple(map(str, found["ids"])), found["probs"].astype(np.float32)

@@ -1,0 +1,163 @@
+"""From trials on record to one network: which members, how they are joined, their weights.
+
+The only module of this package, with `network.py`, that needs torch and the training code.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from analysis.use import folder as files
+from analysis.use.network import Member, Network
+from trainables.config import TrialConfig
+from trainables.data import cache, listing, tables
+from trainables.features import network as frozen
+from trainables.heads import Components
+from trainables.model import build_model
+from trainables.store import RunStore
+
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a network is built for."""
+
+    class_names: tuple[str, ...]
+    au_names: tuple[str, ...]
+    basic_names: tuple[str, ...]
+    components: Components
+
+    @property
+    def shape(self) -> tuple[int, int, Components, int]:
+        """As the builders of networks take it."""
+        return len(self.class_names), len(self.au_names), self.components, len(self.basic_names)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A member: a trial of a run, its weight in the mean, its temperature."""
+
+    run: Path
+    trial: str
+    weight: float = 1.0
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is exported."""
+
+    kind: str  # best, trial or ensemble
+    title: str
+    sources: tuple[Source, ...]
+    coefficients: tuple[tuple[float, ...], ...] = ()  # of stacking, (m K + 1, K)
+    shift: tuple[float, ...] = ()  # of the adjustment, (K,)
+
+
+def facts_of(meta: Mapping[str, Any]) -> Facts:
+    """Names and components of the data of a run: as recorded, else as its prepared data or, where
+    that is gone, the known compound classes have them."""
+    data = meta["data"]
+    names, units = tuple(data["class_names"]), tuple(data.get("au_names") or ())
+    if "components" in data:
+        pairs = data["components"]
+        basics = tuple(data.get("basic_names") or ())
+        return Facts(names, units, basics, pairs and tuple((a, b) for a, b in pairs))
+    path = Path(data.get("cache") or "")
+    if data.get("cache") and (path / "meta.json").is_file():
+        bundle = cache.load(path)
+        return Facts(names, units, bundle.basic_names, bundle.components)
+    found = listing.components_of(names)
+    return Facts(names, units, tables.BASIC_NAMES if found else (), found)
+
+
+def config_of(source: Source) -> TrialConfig:
+    """The settings of a member. Raises ValueError, saying why, where it has left no weights."""
+    trial = RunStore.open(source.run).trial(source.trial)
+    if not (trial.path / "config.json").is_file():
+        raise LookupError(f"run '{source.run}' has no trial '{source.trial}'")
+    if not (trial.path / WEIGHTS).is_file():
+        result = trial.result()
+        ended = (
+            f"it was {result.status} after epoch {result.epoch}" if result else "it has not ended"
+        )
+        raise ValueError(
+            f"trial {source.trial} of '{source.run}' has no {WEIGHTS} on the disk: {ended}, and "
+            "only trials that ran to their end keep their weights"
+        )
+    return trial.config()
+
+
+def trained(source: Source, facts: Facts) -> nn.Module:
+    """The network of a member with its weights. Raises ValueError for what is no network."""
+    config = config_of(source)
+    tensors = load_file(RunStore.open(source.run).trial(source.trial).path / WEIGHTS)
+    try:
+        if config.features.name == "none":
+            model = _bare(config, facts)
+            model.load_state_dict(tensors)
+        else:
+            model = frozen.build(config, *facts.shape)
+            assert isinstance(model, frozen.FrozenNetwork)
+            frozen.load_fitted(model, tensors)
+    except (RuntimeError, KeyError) as error:
+        raise ValueError(
+            f"the weights of trial {source.trial} do not fit its settings: {error}"
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"trial {source.trial} cannot be exported: {error}. The training code can still use it "
+            "(trainables.features.trial)"
+        ) from error
+    return model.eval().requires_grad_(False)
+
+
+def _bare(config: TrialConfig, facts: Facts) -> nn.Module:
+    """The network of a configuration, with whatever weights."""
+    config = replace(config, weights="none")  # its own come from the folder
+    if config.features.name == "none":
+        return build_model(config, *facts.shape)
+    return frozen.build(config, *facts.shape)
+
+
+def joined(models: Sequence[nn.Module], recipe: Recipe) -> Network:
+    """The members as one network."""
+    total = sum(source.weight for source in recipe.sources)
+    return Network(
+        [Member(m, s.temperature) for m, s in zip(models, recipe.sources, strict=True)],
+        [source.weight / total for source in recipe.sources],
+        torch.tensor(recipe.coefficients) if recipe.coefficients else None,
+        torch.tensor(recipe.shift) if recipe.shift else None,
+    ).eval()
+
+
+def rebuild(folder: str | Path) -> Network:
+    """The exported network in PyTorch, from model.json and the files of weights alone."""
+    folder = Path(folder)
+    about = files.about(folder)
+    names = [member["file"] for member in about["members"]]
+    files.check(folder, files.MODEL, *names)
+    pairs = about["components"]
+    facts = Facts(
+        tuple(about["class_names"]),
+        tuple(about["au_names"]),
+        tuple(about["basic_names"]),
+        pairs and tuple((a, b) for a, b in pairs),
+    )
+    models, sources = [], []
+    for member in about["members"]:
+        model = _bare(TrialConfig.from_flat(member["config"]), facts)
+        state: dict[str, Tensor] = load_file(folder / member["file"])
+        model.load_state_dict(state)
+        models.append(model.eval().requires_grad_(False))
+        sources.append(Source(folder, "", member["weight"], member["temperature"]))
+    how = about["combination"]
+    rows = tuple(map(tuple, how["coefficients"] or ()))
+    recipe = Recipe(about["kind"], "", tuple(sources), rows, tuple(how["shift"] or ()))
+    return joined(models, recipe)
