@@ -185,7 +185,7 @@ def _examples(choice: Choice, size: int) -> tuple[NDArray[np.uint8], NDArray[np.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the best trial of a run, or the ensemble, as a folder that runs without this program."""
+    """Write the best trial of a run, or the ensemble, as a folder to use without the training."""
     parser = Parser(prog="python -m analysis.export", description=main.__doc__)
     parser.add_argument("run", type=Path, help="the folder of a run, such as runs/smoke")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write, a new one")

@@ -231,7 +231,7 @@ def _parser() -> Parser:
     parser.add_argument("--out", type=Path, help=".csv or .jsonl (default: CSV to the terminal)")
     parser.add_argument("--force", action="store_true", help="replace --out, draw into --overlay")
     parser.add_argument(
-        "--faces", choices=("auto", "detect", "none"), default="auto", help="auto: find faces where "
+        "--faces", choices=("auto", "detect", "none"), default="auto", help="auto: find faces if "
         "a detector is installed; none: pictures are crops of faces, as in training"
     )  # fmt: skip
     parser.add_argument("--detector", type=Path, help="file of YuNet, in place of MTCNN")

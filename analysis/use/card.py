@@ -167,7 +167,7 @@ def _made(about: About, meta: Mapping[str, Any]) -> Iterator[str]:
     for member in about["members"]:
         yield (
             f"* `{member['file']}`: trial {member['trial']} of {plain(member['run'])}, weight "
-            f"{member['weight']:.3f}, temperature {member['temperature']:.3f}; settings in model.json"
+            f"{member['weight']:.3f}, temperature {member['temperature']:.3f}; settings: model.json"
         )
     parity = about["parity"]
     yield (
@@ -177,7 +177,7 @@ def _made(about: About, meta: Mapping[str, Any]) -> Iterator[str]:
 
 
 def looked(root: Path, who: str) -> str:
-    """What the ledger of the test split says of the best trial or the ensemble, if it was opened."""
+    """What the ledger of the test split says of the best trial or the ensemble; "" if sealed."""
     path = root / LEDGER
     if not path.exists() or not who:
         return ""

@@ -129,9 +129,7 @@ def ensemble(run: RunStore, path: Path) -> Choice:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no ensemble at '{path}': python -m analysis.report RUN, or analysis.ensemble, makes it"
-        )
+        raise FileNotFoundError(f"no ensemble at '{path}': python -m analysis.report RUN makes it")
     try:
         said: dict[str, Any] = json.loads(path.read_text())
         version = said.get("version")

@@ -1,7 +1,7 @@
 """The folder of an exported model: which files it has, how they are written, and checked when read.
 
 DIR/  model.json           what goes in, what comes out, who the members are: see `export.py`
-      model.onnx           images -> probabilities, all members inside (model.onnx.data: beyond 2 GB)
+      model.onnx           images -> probabilities, all members inside; model.onnx.data if large
       member_1.safetensors … the weights of each member, for PyTorch
       MODEL_CARD.md        data, scores, limits, licences
       SHA256SUMS           of the others, for `sha256sum -c`; written last

@@ -56,7 +56,7 @@ def _meant(word: str) -> list[Path]:
         inside = (p for p in path.rglob("*") if images.is_image_name(p) or is_video(p))
         return sorted(p for p in inside if p.is_file())
     if not path.exists() and glob.has_magic(word):
-        matches = (Path(match) for match in glob.glob(word, recursive=True))
+        matches = (Path(match) for match in glob.glob(word, recursive=True))  # noqa: PTH207
         return sorted(p for p in matches if p.is_file())
     return [path]
 

@@ -94,7 +94,7 @@ def find(nets: Mapping[str, Net], image: Pixels) -> list[Face]:
 
 
 def proposed(net: Net, image: Pixels) -> Floats:
-    """Square boxes (n, 5), the last their score, where the first network sees faces at any scale."""
+    """Square boxes (n, 5) where the first network sees a face, at any scale; last the score."""
     scale, found = CELL / SMALLEST, []
     while min(image.shape[:2]) * scale >= CELL:
         shape = int(np.ceil(image.shape[1] * scale)), int(np.ceil(image.shape[0] * scale))

@@ -9,7 +9,8 @@ basic_1, basic_2      the two likeliest basic emotions, and the probability of e
 p:CLASS, b:BASIC      of each class; of each basic emotion, summed over the classes it is part of
 AU…                   of each action unit, by itself
 
-What is not known is an empty cell, in JSON (nested: box, components, probabilities, basics, aus) null.
+What is not known is an empty cell, in JSON null; JSON nests box, components, probabilities, basics
+and aus.
 """
 
 import csv
