@@ -43,7 +43,7 @@ def linear_model(folder: Path, size: int = 8) -> Path:
     about = {
         "format": files.FORMAT, "version": files.VERSION, "class_names": CLASSES,
         "basic_names": BASICS, "components": COMPONENTS, "au_names": ["AU1"], "members": [],
-        "input": {"size": size}, "alignment": FRAME,
+        "input": {"size": size}, "alignment": FRAME, "outputs": dict.fromkeys(files.OUTPUTS),
     }  # fmt: skip
     with files.new_folder(folder) as part:
         write_onnx(Network([Member(Colours())], [1.0]), size, about, part / files.ONNX)

@@ -95,7 +95,7 @@ def write_onnx(network: nn.Module, size: int, about: Mapping[str, Any], path: Pa
 
     Raises ValueError where packages are missing or some operation has no ONNX.
     """
-    program: Any = _program(network.eval(), size, bool(about["au_names"]))
+    program = as_onnx(network, size, list(about["outputs"]))
     for name in ("class_names", "au_names", "basic_names", "components", "input"):
         program.model.metadata_props[name] = json.dumps(about[name])
     program.model.producer_name = files.FORMAT
@@ -103,18 +103,22 @@ def write_onnx(network: nn.Module, size: int, about: Mapping[str, Any], path: Pa
     program.save(path, external_data=total > LARGEST)
 
 
-def _program(network: nn.Module, size: int, has_aus: bool) -> Any:
+def as_onnx(network: nn.Module, size: int, outputs: list[str]) -> Any:
+    """What torch.onnx makes of a network of images, its outputs by these names.
+
+    Raises ValueError where packages are missing or some operation has no ONNX.
+    """
     needs("export", "onnx", "onnxscript")
     example = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
     with _quiet():
         try:
             return torch.onnx.export(
-                network,
+                network.eval(),
                 (example,),
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[files.INPUT],
-                output_names=list(files.OUTPUTS[: 1 + has_aus]),
+                output_names=outputs,
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 verbose=False,
             )

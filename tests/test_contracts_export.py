@@ -1,0 +1,83 @@
+"""Every plug-in of a network can be exported: ONNX says what PyTorch says, for any batch."""
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from analysis.use.network import as_onnx
+from trainables.attention import ATTENTIONS
+from trainables.backbones import BACKBONES
+from trainables.config import TrialConfig
+from trainables.data.tables import CLASS_PAIRS
+from trainables.face_backbones import FACE_BACKBONES
+from trainables.fusion import FUSIONS
+from trainables.heads import HEADS
+from trainables.local import LOCALS
+from trainables.model import build_model
+from trainables.reading import READINGS
+
+SIZE = 32
+AUS: dict[str, Any] = {"au_loss": "bce", "au_weight": 0.5}
+TIMM = ("test_vit", "test_convnext", "test_efficientnet", "test_byobnet", "mobilenetv3_small_050")
+LARGE = {f.__name__ for f in FACE_BACKBONES}  # tens of millions of parameters: tried by hand
+CASES = {
+    "attention": [{"attention": n, **AUS} for n in ATTENTIONS],
+    "attention_stage": [{"attention": "se", "attention_stage": "middle"}],
+    "fusion": [{"fusion": n} for n in FUSIONS],
+    "head": [{"head": n} for n in HEADS],
+    "local": [{"local": n} for n in LOCALS],
+    "au_reading": [{"au_reading": n, **AUS} for n in READINGS],
+    "backbone": [{"backbone": n} for n in (*BACKBONES, *TIMM) if n not in LARGE],
+}
+
+
+class SideBySide(nn.Module):
+    """Several networks on the same images."""
+
+    def __init__(self, models: list[nn.Module]) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(models)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outs = [model(images.float() / 255) for model in self.models]
+        return tuple(
+            out.logits if out.au_logits is None else torch.cat([out.logits, out.au_logits], 1)
+            for out in outs
+        )
+
+
+def shaken(model: nn.Module) -> nn.Module:
+    """With parameters and statistics as after training: nothing is zero or one any more."""
+    with torch.no_grad():
+        for tensor in [*model.parameters(), *model.buffers()]:
+            if tensor.is_floating_point():
+                tensor.add_(0.05 * torch.rand_like(tensor))
+    return model.eval()
+
+
+@pytest.mark.parametrize("registry", CASES)
+def test_every_plug_in_says_the_same_in_onnx(registry: str) -> None:
+    torch.manual_seed(0)
+    cases, models = CASES[registry], []
+    for case in cases:
+        flat = {"backbone": "small_resnet", "image_size": SIZE, **case}
+        config = TrialConfig.from_flat(flat)
+        models.append(shaken(build_model(config, len(CLASS_PAIRS), 5, CLASS_PAIRS, 6)))
+    names = [str(case.get(registry, "middle")) for case in cases]
+    network = SideBySide(models)
+    program = as_onnx(network, SIZE, names)
+    session = onnxruntime.InferenceSession(
+        program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    for count in (1, 5):
+        images = torch.randint(0, 256, (count, 3, SIZE, SIZE), dtype=torch.uint8)
+        with torch.inference_mode():
+            wanted = network(images)
+        found = session.run(names, {"images": images.numpy()})
+        for name, mine, theirs in zip(names, found, wanted, strict=True):
+            scale = max(1.0, float(theirs.abs().max()))
+            np.testing.assert_allclose(mine, theirs, atol=1e-4 * scale, err_msg=name)
