@@ -1,7 +1,9 @@
 """A trained model as a folder: it says what the trial said, in PyTorch and in ONNX."""
 
+import csv
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from analysis import export
@@ -312,3 +315,36 @@ def test_weights_that_do_not_give_the_stored_predictions_are_refused(run, export
     other.members[0].model.heads.emotion.basic.weight.mul_(3.0)
     with pytest.raises(ValueError, match="away from PyTorch"):
         export.compare(other, exported, replace(choice, stored=None), 48)
+
+
+# --- without the training code -----------------------------------------------------------------
+
+BLOCKED = ("torch", "timm", "torchvision", "pandas", "scipy", "sklearn", "skimage", "ray", "optuna",
+           "search", "spaces", "safetensors", "onnx", "onnxscript", "jinja2", "plotly")  # fmt: skip
+CODE = f"""
+import sys
+for name in {BLOCKED!r}:
+    sys.modules[name] = None  # importing it fails
+from analysis import predict
+from trainables.cli import run_command
+run_command(predict.main)
+"""
+
+
+def test_prediction_needs_no_training_code_and_says_what_training_said(run, exported, tmp_path):
+    bundle, folder = cache.load(Path(run.meta()["data"]["cache"])), tmp_path / "crops"
+    folder.mkdir()
+    for name, image in zip(bundle.val.ids, bundle.val.images, strict=True):
+        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{Path(name).stem}.png")
+    out = tmp_path / "out.csv"
+    words = [str(exported), str(folder), "--faces", "none", "--out", str(out)]
+    done = subprocess.run([sys.executable, "-c", CODE, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with out.open(newline="") as file:
+        said = {Path(row["path"]).stem: row for row in csv.DictReader(file)}
+    stored = run.trial(ids(run)[1]).predictions("val")
+    for name, probs, aus in zip(stored.ids, stored.probs, stored.au_probs, strict=True):
+        row = said[Path(name).stem]
+        mine = [float(row[f"p:{c}"]) for c in tables.CLASS_NAMES]
+        np.testing.assert_allclose(mine, probs, atol=1e-3)
+        np.testing.assert_allclose([float(row[a]) for a in bundle.au_names], aus, atol=1e-3)

