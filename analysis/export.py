@@ -53,9 +53,10 @@ def export(choice: Choice, out: Path) -> files.About:
         if not any(_has_aus(config) for config in configs):
             about["au_names"] = []
             about["outputs"].pop(files.OUTPUTS[1])
-        for number, model in enumerate(models, 1):
-            tensors = {k: v.contiguous().clone() for k, v in model.state_dict().items()}
-            save_file(tensors, folder / files.member_file(number))
+        for member, folds in zip(about["members"], models, strict=True):
+            for name, model in zip(member["files"], folds, strict=True):
+                tensors = {k: v.contiguous().clone() for k, v in model.state_dict().items()}
+                save_file(tensors, folder / name)
         write_onnx(network, about["input"]["size"], about, folder / files.ONNX)
         about["parity"] = compare(network, folder, choice, about["input"]["size"])
         write_json(folder / files.MODEL, about)
@@ -100,18 +101,18 @@ def _about(choice: Choice, facts: "Facts", configs: Sequence[Mapping[str, Any]])
         },
         "alignment": {**FRAME},
         "combination": {
-            "how": "softmax at each member's temperature; then the weighted mean or, with "
-            "coefficients, a regression on the log-probabilities; then the shift is taken from "
-            "the log-probabilities. AUs: the weighted mean of the members that know them",
+            "how": "softmax, the mean of a member's folds, at its temperature; then the weighted "
+            "mean or, with coefficients, a regression on the log-probabilities; then the shift is "
+            "taken from the log-probabilities. AUs: the weighted mean of the members that know them",
             "coefficients": [list(row) for row in recipe.coefficients] or None,
             "shift": list(recipe.shift) or None,
             "views": ["plain"],
         },
         "members": [
             {
-                "file": files.member_file(number),
+                "files": [files.member_file(number, k) for k in range(len(source.trials))],
                 "run": source.run.resolve().name,
-                "trial": source.trial,
+                "trials": list(source.trials),
                 "weight": source.weight / total,
                 "temperature": source.temperature,
                 "config": config,
@@ -165,21 +166,21 @@ def compare(network: "Network", folder: Path, choice: Choice, size: int) -> dict
             "its data or this program have changed since"
         )
     stored = float(away.max())
-    return {"images": len(images), "onnx": apart, "stored": stored, "on": "validation images"}
+    return {"images": len(images), "onnx": apart, "stored": stored, "on": "images of the data"}
 
 
 def _examples(choice: Choice, size: int) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
-    """Images (N, 3, S, S), and what is on record of them (N, K): those of validation, if there."""
-    data = choice.meta["data"]
+    """Images (N, 3, S, S), and what is on record of them (N, K): those of the data, if there."""
+    data, stored = choice.meta["data"], choice.stored
     path = Path(data.get("cache") or "")
-    if data.get("cache") and (path / "meta.json").is_file() and choice.stored is not None:
+    if data.get("cache") and (path / "meta.json").is_file() and stored is not None:
         bundle = cache.load(path)
-        ids, probs = choice.stored
-        place = {image: row for row, image in enumerate(ids)}
-        rows = [k for k, image in enumerate(bundle.val.ids) if image in place][:IMAGES]
+        split = getattr(bundle, stored.split)
+        place = {image: row for row, image in enumerate(stored.ids)}
+        rows = [k for k, image in enumerate(split.ids) if image in place][:IMAGES]
         if bundle.fingerprint == data.get("fingerprint") and len(rows) > 4:
-            wanted = probs[[place[bundle.val.ids[k]] for k in rows]]
-            return np.array(bundle.val.images[rows]), wanted
+            wanted = stored.probs[[place[split.ids[k]] for k in rows]]
+            return np.array(split.images[rows]), wanted
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (8, 3, size, size), dtype=np.uint8), None
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from analysis import export
 from analysis.predict import load
-from analysis.use import card, faces
+from analysis.use import card, faces, network
 from analysis.use import folder as files
 from analysis.use.members import rebuild
 from analysis.use.network import Member, Network, say
@@ -34,7 +34,7 @@ WITH_AUS = {
 }  # fmt: skip
 FROZEN = {**PLAIN, "features": "frozen", "features.pool": "mean_max", "au_loss": "bce",
           "au_weight": 0.5, "classifier": "lws", "classifier.passes": 2,
-          "classifier.scale_passes": 2}  # fmt: skip
+          "classifier.rescaling": 2}  # fmt: skip
 FOREST = {**PLAIN, "features": "hog", "classifier": "knn"}
 
 
@@ -144,7 +144,8 @@ def test_pytorch_users_rebuild_the_same_network(run, exported) -> None:
     np.testing.assert_allclose(aus, theirs[:7], atol=1e-4)
 
 
-def test_an_ensemble_is_the_tempered_weighted_mean_then_shifted(run, tmp_path) -> None:
+def test_an_ensemble_is_the_tempered_weighted_mean_then_shifted(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(network, "LARGEST", 10)  # so that the weights lie beside, as of large ones
     shift = np.linspace(-0.4, 0.6, 14)
     path = ensemble_file(run, tmp_path / "e", shift=shift.tolist())
     out = tmp_path / "out"
@@ -152,12 +153,29 @@ def test_an_ensemble_is_the_tempered_weighted_mean_then_shifted(run, tmp_path) -
     one, two = (run.trial(t).predictions("val") for t in ids(run)[:2])
     mean = 0.25 * tempered(one.probs, 2.0) + 0.75 * two.probs
     wanted = mean * np.exp(-shift)
+    assert "model.onnx.data" in (out / files.SUMS).read_text()
     probs, aus = of_val(run, out)
     np.testing.assert_allclose(probs, wanted / wanted.sum(1, keepdims=True), atol=2e-3)
     np.testing.assert_allclose(aus, two.au_probs, atol=1e-3)  # the other member knows none
     said = (out / "MODEL_CARD.md").read_text()
     assert "score on images that did not choose it | 0.500" in said
     assert "a \\| note" in said
+
+
+def test_folds_are_averaged_before_the_temperature() -> None:
+    # softmax 1/2 1/2 and 3/4 1/4: mean 5/8 3/8; at temperature 2 the square roots, normed
+    class Fixed(nn.Module):
+        def __init__(self, *probs: float) -> None:
+            super().__init__()
+            self.logits = torch.tensor([probs]).log()
+
+        def forward(self, images: torch.Tensor) -> Any:
+            return type("Said", (), {"logits": self.logits, "au_logits": self.logits[:, :1]})
+
+    whole = Network([Member([Fixed(0.5, 0.5), Fixed(0.75, 0.25)], 2.0)], [1.0])
+    probs, aus = whole(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
+    assert probs[0, 0].item() == pytest.approx(5**0.5 / (5**0.5 + 3**0.5))
+    assert aus.item() == pytest.approx((1 / 3 + 3 / 7) / 2)
 
 
 def test_stacking_reads_the_logarithms_of_all_members() -> None:
@@ -171,8 +189,8 @@ def test_stacking_reads_the_logarithms_of_all_members() -> None:
             return type("Said", (), {"logits": self.logits, "au_logits": None})
 
     rows = torch.tensor([[1.0, 0], [0, 2], [1, 0], [0, 1], [0.5, -0.5]])
-    network = Network([Member(Always(0.8, 0.2)), Member(Always(0.5, 0.5))], [0.5, 0.5], rows)
-    (probs,) = network(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
+    whole = Network([Member([Always(0.8, 0.2)]), Member([Always(0.5, 0.5)])], [0.5, 0.5], rows)
+    (probs,) = whole(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
     powers = np.exp([np.log(0.8) + np.log(0.5) + 0.5, 2 * np.log(0.2) + np.log(0.5) - 0.5])
     np.testing.assert_allclose(probs[0], powers / powers.sum(), rtol=1e-5)
 
@@ -192,7 +210,7 @@ def test_the_best_is_the_reports_best(run, tmp_path, capsys) -> None:
 
     assert export.main([str(run.root), "--out", str(tmp_path / "out")]) == 0
     about = files.about(tmp_path / "out")
-    assert [m["trial"] for m in about["members"]] == [find(read_board(run)).best]
+    assert [m["trials"] for m in about["members"]] == [[find(read_board(run)).best]]
     assert "apart" in capsys.readouterr().out
     text = (tmp_path / "out" / files.CARD).read_text()
     for part in ("say nothing about photographs", "95 % interval", "has not been opened", "BBC-CV",
@@ -306,13 +324,13 @@ def test_weights_that_do_not_give_the_stored_predictions_are_refused(run, export
     from analysis.use.choice import one
 
     choice = one(run, ids(run)[1])
-    names, probs = choice.stored
-    wrong = replace(choice, stored=(names, np.eye(14, dtype=np.float32)[probs.argmin(1)]))
+    sure = np.eye(14, dtype=np.float32)[choice.stored.probs.argmin(1)]
+    wrong = replace(choice, stored=replace(choice.stored, probs=sure))
     with pytest.raises(ValueError, match="away from the predictions on record"):
         export.compare(rebuild(exported), exported, wrong, 48)
     other = rebuild(exported)
-    other.members[0].model.heads.emotion.basic.bias.add_(1.0)
-    other.members[0].model.heads.emotion.basic.weight.mul_(3.0)
+    other.members[0].folds[0].heads.emotion.basic.bias.add_(1.0)
+    other.members[0].folds[0].heads.emotion.basic.weight.mul_(3.0)
     with pytest.raises(ValueError, match="away from PyTorch"):
         export.compare(other, exported, replace(choice, stored=None), 48)
 

@@ -44,7 +44,7 @@ def linear_model(folder: Path, size: int = 8) -> Path:
         "input": {"size": size}, "alignment": FRAME, "outputs": dict.fromkeys(files.OUTPUTS),
     }  # fmt: skip
     with files.new_folder(folder) as part:
-        write_onnx(Network([Member(Colours())], [1.0]), size, about, part / files.ONNX)
+        write_onnx(Network([Member([Colours()])], [1.0]), size, about, part / files.ONNX)
         (part / files.MODEL).write_text(json.dumps(about))
     return folder
 

@@ -165,8 +165,9 @@ def _made(about: About, meta: Mapping[str, Any]) -> Iterator[str]:
     versions = ", ".join(f"{k} {v}" for k, v in (meta.get("versions") or {}).items())
     yield f"* Versions: {versions or 'not recorded'}"
     for member in about["members"]:
+        trials = ", ".join(member["trials"])
         yield (
-            f"* `{member['file']}`: trial {member['trial']} of {plain(member['run'])}, weight "
+            f"* `{member['files'][0]}`: trial {trials} of {plain(member['run'])}, weight "
             f"{member['weight']:.3f}, temperature {member['temperature']:.3f}; settings: model.json"
         )
     parity = about["parity"]

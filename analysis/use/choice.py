@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.board import Board, read_board, status
 from analysis.findings import Findings, find
-from analysis.leaderboard import read_board, status
+from analysis.groups import read_folds
+from analysis.leaderboard import groups
 from analysis.statistics import Estimate
 from analysis.use.card import Score, looked
 from trainables.store import RunStore
@@ -23,7 +25,15 @@ ENSEMBLE_VERSION = 2  # of ensemble.json
 NAN = float("nan")
 INTERVAL = ("value", "low", "high")
 MEASURES = ("accuracy", "uar", "macro_f1_all", "nll", "ece", "au_f1")
-Stored = tuple[tuple[str, ...], NDArray[np.float32]]  # images, (N, K)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What is on record of a model's predictions: the images of a split, and (N, K)."""
+
+    split: str
+    ids: tuple[str, ...]
+    probs: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ class Choice:
     meta: Mapping[str, Any]  # run.json
     scores: tuple[Score, ...]
     notes: tuple[str, ...]
-    stored: Stored | None  # its predictions on record of validation images
+    stored: Stored | None  # to compare with
     test: str  # what the ledger says of it; empty where the test split is sealed
 
 
@@ -62,20 +72,50 @@ def one(run: RunStore, trial: str) -> Choice:
         for record in findings.board.records
         if status(record, findings.board.meta) == "completed"
     ]
-    if trial not in {record.id for record in findings.board.records}:
+    every = {fold.id: name for name, own in findings.board.folds.items() for fold in own}
+    if trial not in every:
         known = ", ".join(ended) or "none"
         raise LookupError(f"'{run.root}' has no trial '{trial}'; completed: {known}")
-    return _of_trial(findings, trial)
+    return _of_trial(findings, every[trial])
 
 
 def _of_trial(findings: Findings, trial: str) -> Choice:
-    from analysis.use.members import Recipe, Source
+    """A trial of the board: it stands for all its folds."""
+    from analysis.use.members import Recipe, source_of
 
     board, is_best = findings.board, trial == findings.best
+    source = source_of(board.run.root, trial)
     title = f"Trial {trial}" + (", the best single trial" if is_best else "")
+    if len(source.trials) > 1:
+        title += f", the mean of its {len(source.trials)} folds"
     kind = "best" if is_best else "trial"
-    row = findings.row(trial)
-    scores = []
+    recipe = Recipe(kind, title, (source,))
+    test = looked(board.run.root, "best single" if is_best else "")
+    scores = tuple(_scores_of(findings, trial, is_best))
+    notes = (*findings.notes, *_seeds(board, trial))
+    return Choice(recipe, board.meta, scores, notes, _stored(board, trial), test)
+
+
+def _seeds(board: Board, trial: str) -> list[str]:
+    """That a score is the mean of several seeds, of which one is exported."""
+    own = next((g.repeats for g in groups(board) if trial in g.repeats), ())
+    if len(own) < 2:
+        return []
+    return [f"the scores are means over {len(own)} seeds; the network is that of trial {trial}"]
+
+
+def _stored(board: Board, trial: str) -> Stored | None:
+    """What is on record of the trial. Of folds each validation image was seen by one of them, so
+    the predictions of test, which has no labels here, are taken: they are the mean of all."""
+    folds = board.folds[trial]
+    split = "test" if len(folds) > 1 else "val"
+    found = read_folds(board.run, folds, split)
+    return None if found is None else Stored(split, found.ids, found.probs)
+
+
+def _scores_of(findings: Findings, trial: str, is_best: bool) -> list[Score]:
+    board, row = findings.board, findings.row(trial)
+    scores: list[Score] = []
     if "score" in row and row["score"] == row["score"]:
         first = Estimate(row["score"], row["score low"], row["score high"])
         note = "on the images that chose it" if len(board.votes.trials) > 1 else ""
@@ -94,12 +134,7 @@ def _of_trial(findings: Findings, trial: str) -> Choice:
             for name in row.index
             if str(name).startswith(("recall ", "au_f1 ")) and row[name] == row[name]
         ]
-    stored = None
-    if trial in board.votes.trials:
-        stored = board.votes.ids, board.votes.probs[board.votes.row(trial)]
-    test = looked(board.run.root, "best single" if is_best else "")
-    recipe = Recipe(kind, title, (Source(board.run.root, trial),))
-    return Choice(recipe, board.meta, tuple(scores), findings.notes, stored, test)
+    return scores
 
 
 def ensemble(run: RunStore, path: Path) -> Choice:
@@ -107,7 +142,7 @@ def ensemble(run: RunStore, path: Path) -> Choice:
 
     Raises FileNotFoundError where there is none, ValueError for a file that cannot be used.
     """
-    from analysis.use.members import Recipe, Source
+    from analysis.use.members import Recipe, source_of
 
     said = _read(path)
     meta = run.meta()
@@ -115,7 +150,7 @@ def ensemble(run: RunStore, path: Path) -> Choice:
         if said.get(what) != meta["data"].get(what):
             raise ValueError(f"'{path}' is of other data than run '{run.root}' ({what} differ)")
     sources = tuple(
-        Source(path.parent / entry["run"], entry["trial"], entry["weight"], entry["temperature"])
+        source_of(path.parent / entry["run"], entry["trial"], entry["weight"], entry["temperature"])
         for entry in said["sources"]
     )
     title = f"Ensemble of {len(sources)}: {said['method']}"
@@ -124,7 +159,9 @@ def ensemble(run: RunStore, path: Path) -> Choice:
     notes = [said["note"]] if said.get("note") else []
     is_own = path.resolve() == (run.root / "report" / "ensemble.json").resolve()
     test = looked(run.root, "ensemble") if is_own else ""
-    return Choice(recipe, meta, tuple(_scores(said)), tuple(notes), _predictions(path), test)
+    has_folds = any(len(source.trials) > 1 for source in sources)
+    stored = None if has_folds else _predictions(path)
+    return Choice(recipe, meta, tuple(_scores(said)), tuple(notes), stored, test)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -170,4 +207,4 @@ def _predictions(path: Path) -> Stored | None:
     if not file.is_file():
         return None
     with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as found:
-        return tuple(map(str, found["ids"])), found["probs"].astype(np.float32)
+        return Stored("val", tuple(map(str, found["ids"])), found["probs"].astype(np.float32))

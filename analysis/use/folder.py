@@ -24,9 +24,9 @@ RUNNABLE = (MODEL, ONNX, f"{ONNX}.data")  # what prediction reads
 About = dict[str, Any]  # model.json
 
 
-def member_file(number: int) -> str:
-    """The file of weights of a member, counted from 1."""
-    return f"member_{number}.safetensors"
+def member_file(number: int, fold: int = 0) -> str:
+    """The file of weights of a member, counted from 1, or of one of its folds."""
+    return f"member_{number}{f'_fold_{fold}' if fold else ''}.safetensors"
 
 
 @contextmanager

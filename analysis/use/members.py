@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
+from analysis.groups import ended_folds, folds_of, is_whole, wanted_folds
 from analysis.use import folder as files
 from analysis.use.network import Member, Network
 from trainables.config import TrialConfig
@@ -19,7 +20,7 @@ from trainables.data import cache, listing, tables
 from trainables.features import network as frozen
 from trainables.heads import Components
 from trainables.model import build_model
-from trainables.store import RunStore
+from trainables.store import RunStore, TrialStore
 
 WEIGHTS = "weights.safetensors"
 
@@ -41,10 +42,10 @@ class Facts:
 
 @dataclass(frozen=True)
 class Source:
-    """A member: a trial of a run, its weight in the mean, its temperature."""
+    """A member: a trial of a run or all its folds, its weight in the mean, its temperature."""
 
     run: Path
-    trial: str
+    trials: tuple[str, ...]  # the folds of one configuration: their mean is the member
     weight: float = 1.0
     temperature: float = 1.0
 
@@ -77,27 +78,44 @@ def facts_of(meta: Mapping[str, Any]) -> Facts:
     return Facts(names, units, tables.BASIC_NAMES if found else (), found)
 
 
+def source_of(run: Path, trial: str, weight: float = 1.0, temperature: float = 1.0) -> Source:
+    """The trial as a member; of a trial that is one fold of several, all of them.
+
+    Raises LookupError where the run has no such trial, ValueError where a fold is missing.
+    """
+    for own in folds_of(RunStore.open(run).records()).values():
+        names = tuple(record.id for record in own)
+        if trial in names:
+            if len(names) > 1 and not is_whole(own):
+                raise ValueError(
+                    f"trial {trial} is one of {wanted_folds(own[0])} folds, of which "
+                    f"{len(ended_folds(own))} are completed: their mean cannot be exported yet"
+                )
+            return Source(run, names, weight, temperature)
+    raise LookupError(f"run '{run}' has no trial '{trial}'")
+
+
 def config_of(source: Source) -> TrialConfig:
     """The settings of a member. Raises ValueError, saying why, where it has left no weights."""
-    trial = RunStore.open(source.run).trial(source.trial)
-    if not (trial.path / "config.json").is_file():
-        raise LookupError(f"run '{source.run}' has no trial '{source.trial}'")
-    if not (trial.path / WEIGHTS).is_file():
-        result = trial.result()
-        ended = (
-            f"it was {result.status} after epoch {result.epoch}" if result else "it has not ended"
-        )
-        raise ValueError(
-            f"trial {source.trial} of '{source.run}' has no {WEIGHTS} on the disk: {ended}, and "
-            "only trials that ran to their end keep their weights"
-        )
-    return trial.config()
+    for name in source.trials:
+        trial = RunStore.open(source.run).trial(name)
+        if not (trial.path / WEIGHTS).is_file():
+            result = trial.result()
+            ended = f"was {result.status} after epoch {result.epoch}" if result else "has not ended"
+            raise ValueError(
+                f"trial {name} of '{source.run}' has no {WEIGHTS} on the disk: it {ended}, and "
+                "only trials that ran to their end keep their weights"
+            )
+    return RunStore.open(source.run).trial(source.trials[0]).config()
 
 
-def trained(source: Source, facts: Facts) -> nn.Module:
-    """The network of a member with its weights. Raises ValueError for what is no network."""
-    config = config_of(source)
-    tensors = load_file(RunStore.open(source.run).trial(source.trial).path / WEIGHTS)
+def trained(source: Source, facts: Facts) -> list[nn.Module]:
+    """The networks of a member, with their weights. Raises ValueError for what is no network."""
+    return [_trained(RunStore.open(source.run).trial(name), facts) for name in source.trials]
+
+
+def _trained(trial: TrialStore, facts: Facts) -> nn.Module:
+    tensors, config = load_file(trial.path / WEIGHTS), trial.config()
     try:
         if config.features.name == "none":
             model = _bare(config, facts)
@@ -107,12 +125,10 @@ def trained(source: Source, facts: Facts) -> nn.Module:
             assert isinstance(model, frozen.FrozenNetwork)
             frozen.load_fitted(model, tensors)
     except (RuntimeError, KeyError) as error:
-        raise ValueError(
-            f"the weights of trial {source.trial} do not fit its settings: {error}"
-        ) from error
+        raise ValueError(f"the weights of trial {trial.id} do not fit it: {error}") from error
     except ValueError as error:
         raise ValueError(
-            f"trial {source.trial} cannot be exported: {error}. The training code can still use it "
+            f"trial {trial.id} cannot be exported: {error}. The training code can still use it "
             "(trainables.features.trial)"
         ) from error
     return model.eval().requires_grad_(False)
@@ -126,7 +142,7 @@ def _bare(config: TrialConfig, facts: Facts) -> nn.Module:
     return frozen.build(config, *facts.shape)
 
 
-def joined(models: Sequence[nn.Module], recipe: Recipe) -> Network:
+def joined(models: Sequence[Sequence[nn.Module]], recipe: Recipe) -> Network:
     """The members as one network."""
     total = sum(source.weight for source in recipe.sources)
     return Network(
@@ -141,7 +157,7 @@ def rebuild(folder: str | Path) -> Network:
     """The exported network in PyTorch, from model.json and the files of weights alone."""
     folder = Path(folder)
     about = files.about(folder)
-    names = [member["file"] for member in about["members"]]
+    names = [name for member in about["members"] for name in member["files"]]
     files.check(folder, files.MODEL, *names)
     pairs = about["components"]
     facts = Facts(
@@ -152,11 +168,13 @@ def rebuild(folder: str | Path) -> Network:
     )
     models, sources = [], []
     for member in about["members"]:
-        model = _bare(TrialConfig.from_flat(member["config"]), facts)
-        state: dict[str, Tensor] = load_file(folder / member["file"])
-        model.load_state_dict(state)
-        models.append(model.eval().requires_grad_(False))
-        sources.append(Source(folder, "", member["weight"], member["temperature"]))
+        config, folds = TrialConfig.from_flat(member["config"]), []
+        for name in member["files"]:
+            model = _bare(config, facts)
+            model.load_state_dict(load_file(folder / name))
+            folds.append(model.eval().requires_grad_(False))
+        models.append(folds)
+        sources.append(Source(folder, (), member["weight"], member["temperature"]))
     how = about["combination"]
     rows = tuple(map(tuple, how["coefficients"] or ()))
     recipe = Recipe(about["kind"], "", tuple(sources), rows, tuple(how["shift"] or ()))

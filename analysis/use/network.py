@@ -27,18 +27,24 @@ LARGEST = 1_800_000_000  # bytes of weights in one ONNX file; protobuf ends at 2
 
 
 class Member(nn.Module):
-    """One trial: images in [0, 1] -> its probabilities at its temperature, its AU probabilities."""
+    """One trial, or the mean of its folds: images in [0, 1] -> its probabilities at its
+    temperature, its AU probabilities."""
 
-    def __init__(self, model: nn.Module, temperature: float = 1.0) -> None:
+    def __init__(self, folds: Sequence[nn.Module], temperature: float = 1.0) -> None:
         super().__init__()
-        self.model, self.temperature = model, temperature
+        self.folds, self.temperature = nn.ModuleList(folds), temperature
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        out = self.model(images)
-        probs: Tensor = out.logits.softmax(1)
+        outs = [fold(images) for fold in self.folds]
+        probs = mean([out.logits.softmax(1) for out in outs])
         if self.temperature != 1:
             probs = (probs.clamp_min(TINY).log() / self.temperature).softmax(1)
-        return probs, None if out.au_logits is None else out.au_logits.sigmoid()
+        knows = outs[0].au_logits is not None
+        return probs, mean([out.au_logits.sigmoid() for out in outs]) if knows else None
+
+
+def mean(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(list(parts)).mean(0)
 
 
 class Network(nn.Module):

@@ -18,7 +18,7 @@ from trainables.heads import HEADS, Components
 from trainables.model import head_of
 
 LAYERS = ("linear", "crt", "lws", "tau_norm")  # classifiers that are
-SCALE = ("features.mean", "features.deviation")
+SCALE = ("features.mean", "features.factor")
 
 
 class Said(NamedTuple):
@@ -44,7 +44,7 @@ class FrozenNetwork(nn.Module):
         self.maps, self.pool = int(arguments.get("maps", 1)), str(arguments.get("pool", "mean"))
         self.is_centred = config.classifier.name != "tau_norm"
         self.trunk, self.head, self.au = trunk, head, au
-        for name, value in (("feature_mean", 0.0), ("feature_deviation", 1.0)):
+        for name, value in (("feature_mean", 0.0), ("feature_factor", 1.0)):
             self.register_buffer(name, torch.full((width,), value))
         for name, values in (("mean", trunk.mean), ("std", trunk.std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
@@ -52,10 +52,10 @@ class FrozenNetwork(nn.Module):
     def forward(self, images: Tensor) -> Said:
         found = self.trunk((images - self.mean) / self.std)[-self.maps :]
         features = torch.cat([pooled(x, self.pool) for x in found], 1)
-        seen = (features - self.feature_mean) / self.feature_deviation
+        seen = (features - self.feature_mean) * self.feature_factor
         au_logits = None if self.au is None else self.au(seen)
         return Said(
-            self.head(seen if self.is_centred else features / self.feature_deviation), au_logits
+            self.head(seen if self.is_centred else features * self.feature_factor), au_logits
         )
 
 
@@ -97,11 +97,11 @@ def _head(
 
 def load_fitted(model: FrozenNetwork, tensors: Mapping[str, Tensor]) -> None:
     """Put what the trial has stored into the network. Raises RuntimeError where it does not fit."""
-    mean, deviation = (tensors[name] for name in SCALE)
+    mean, factor = (tensors[name] for name in SCALE)
     assert isinstance(model.feature_mean, Tensor)
-    assert isinstance(model.feature_deviation, Tensor)
+    assert isinstance(model.feature_factor, Tensor)
     model.feature_mean.copy_(mean)
-    model.feature_deviation.copy_(deviation)
+    model.feature_factor.copy_(factor)
     au = {k.removeprefix("au."): v for k, v in tensors.items() if k.startswith("au.")}
     head = {k: v for k, v in tensors.items() if k not in SCALE and not k.startswith("au.")}
     named = dict(model.head.named_buffers())
