@@ -36,7 +36,7 @@ def export(choice: Choice, out: Path) -> files.About:
 
     Raises FileExistsError where `out` is something already, ValueError for what cannot be exported.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from analysis.use.members import config_of, facts_of, joined, trained
     from analysis.use.network import write_onnx
@@ -56,7 +56,7 @@ def export(choice: Choice, out: Path) -> files.About:
         for member, folds in zip(about["members"], models, strict=True):
             for name, model in zip(member["files"], folds, strict=True):
                 tensors = {k: v.contiguous().clone() for k, v in model.state_dict().items()}
-                save_file(tensors, folder / name)
+                (folder / name).write_bytes(save(tensors))
         write_onnx(network, about["input"]["size"], about, folder / files.ONNX)
         about["parity"] = compare(network, folder, choice, about["input"]["size"])
         write_json(folder / files.MODEL, about)
@@ -103,7 +103,7 @@ def _about(choice: Choice, facts: "Facts", configs: Sequence[Mapping[str, Any]])
         "combination": {
             "how": "softmax, the mean of a member's folds, at its temperature; then the weighted "
             "mean or, with coefficients, a regression on the log-probabilities; then the shift is "
-            "taken from the log-probabilities. AUs: the weighted mean of the members that know them",
+            "taken from the log-probabilities. AUs: weighted mean of the members that know them",
             "coefficients": [list(row) for row in recipe.coefficients] or None,
             "shift": list(recipe.shift) or None,
             "views": ["plain"],
@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         choice = one(run, args.trial) if args.trial else best(run)
     about = export(choice, args.out)
-    print(f"{about['title']}: {len(about['members'])} member(s) in {args.out}")
+    print(f"{about['title']}, in {args.out}")
     parity = about["parity"]
     print(f"ONNX against PyTorch on {parity['images']} {parity['on']}: {parity['onnx']:.1e} apart")
     print(f"python -m analysis.predict {args.out} PICTURES --out predictions.csv")

@@ -19,8 +19,7 @@ NOT_REAL = """\
 **Trained on synthetic faces.** The scores below say nothing about photographs: on real faces expect
 chance."""
 LIMITS = """\
-* It sorts a face into the classes above, all of which it was trained to expect: it cannot say "none
-  of these", and its probabilities are as calibrated as the score below says, on data like its own.
+* It sorts every face into the classes above: it cannot say "none of these", and its probabilities are as calibrated as ece above says, on data like its own.
 * An expression is not an emotion felt. It is not for decisions about persons (hiring, policing,
   health, education), nor for telling who somebody is.
 * People unlike those of the training data, other cameras, light, poses and ages were not measured.
@@ -137,7 +136,7 @@ def _of_package(name: str) -> str:
 
     package = PACKAGES[name].package if name in PACKAGES else "?"
     try:
-        found = metadata.metadata(package)
+        found: Any = metadata.metadata(package)
     except metadata.PackageNotFoundError:
         return f"weights of the package {package}, licence unknown: it is not installed here"
     kinds = [v for v in found.get_all("Classifier") or () if v.startswith("License")]

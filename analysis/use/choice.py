@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from analysis.board import Board, read_board, status
 from analysis.findings import Findings, find
 from analysis.groups import read_folds
-from analysis.leaderboard import groups
-from analysis.statistics import Estimate
+from analysis.use import scores
 from analysis.use.card import Score, looked
 from trainables.store import RunStore
 
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from analysis.use.members import Recipe
 
 ENSEMBLE_VERSION = 2  # of ensemble.json
-NAN = float("nan")
-INTERVAL = ("value", "low", "high")
-MEASURES = ("accuracy", "uar", "macro_f1_all", "nll", "ece", "au_f1")
 
 
 @dataclass(frozen=True)
@@ -91,17 +87,9 @@ def _of_trial(findings: Findings, trial: str) -> Choice:
     kind = "best" if is_best else "trial"
     recipe = Recipe(kind, title, (source,))
     test = looked(board.run.root, "best single" if is_best else "")
-    scores = tuple(_scores_of(findings, trial, is_best))
-    notes = (*findings.notes, *_seeds(board, trial))
-    return Choice(recipe, board.meta, scores, notes, _stored(board, trial), test)
-
-
-def _seeds(board: Board, trial: str) -> list[str]:
-    """That a score is the mean of several seeds, of which one is exported."""
-    own = next((g.repeats for g in groups(board) if trial in g.repeats), ())
-    if len(own) < 2:
-        return []
-    return [f"the scores are means over {len(own)} seeds; the network is that of trial {trial}"]
+    measured = tuple(scores.of_trial(findings, trial))
+    notes = tuple(scores.notes(findings, trial))
+    return Choice(recipe, board.meta, measured, notes, _stored(board, trial), test)
 
 
 def _stored(board: Board, trial: str) -> Stored | None:
@@ -111,30 +99,6 @@ def _stored(board: Board, trial: str) -> Stored | None:
     split = "test" if len(folds) > 1 else "val"
     found = read_folds(board.run, folds, split)
     return None if found is None else Stored(split, found.ids, found.probs)
-
-
-def _scores_of(findings: Findings, trial: str, is_best: bool) -> list[Score]:
-    board, row = findings.board, findings.row(trial)
-    scores: list[Score] = []
-    if "score" in row and row["score"] == row["score"]:
-        first = Estimate(row["score"], row["score low"], row["score high"])
-        note = "on the images that chose it" if len(board.votes.trials) > 1 else ""
-        scores.append(Score(f"score ({board.goal.name})", first, note))
-        if is_best and findings.corrected is not None:
-            scores.append(Score("score, corrected", findings.corrected, "BBC-CV, on new images"))
-        if is_best and findings.lead is not None and findings.baseline != trial:
-            scores.append(Score("lead over the baseline", findings.lead, "BBC-CV"))
-        scores += [
-            Score(name, Estimate(float(row[name]), NAN, NAN))
-            for name in MEASURES
-            if row[name] == row[name] and row[name] is not None
-        ]
-        scores += [
-            Score(name, Estimate(float(row[name]), NAN, NAN))
-            for name in row.index
-            if str(name).startswith(("recall ", "au_f1 ")) and row[name] == row[name]
-        ]
-    return scores
 
 
 def ensemble(run: RunStore, path: Path) -> Choice:
@@ -161,7 +125,7 @@ def ensemble(run: RunStore, path: Path) -> Choice:
     test = looked(run.root, "ensemble") if is_own else ""
     has_folds = any(len(source.trials) > 1 for source in sources)
     stored = None if has_folds else _predictions(path)
-    return Choice(recipe, meta, tuple(_scores(said)), tuple(notes), stored, test)
+    return Choice(recipe, meta, tuple(scores.of_ensemble(said)), tuple(notes), stored, test)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -178,27 +142,6 @@ def _read(path: Path) -> dict[str, Any]:
             "again (python -m analysis.report RUN)"
         )
     return said
-
-
-def _scores(said: Mapping[str, Any]) -> list[Score]:
-    names = {
-        "ensemble": "score on images that did not choose it",
-        "single": "best single trial, in the same way",
-        "lead over single": "lead over it",
-        "lead over baseline": "lead over the baseline",
-    }
-    out = []
-    for key, name in names.items():
-        found = (said.get("honest") or {}).get(key)
-        if found:
-            value, low, high = (NAN if found[k] is None else found[k] for k in INTERVAL)
-            out.append(Score(name, Estimate(value, low, high)))
-    chosen = (said.get("optimistic") or {}).get("ensemble")
-    if chosen is not None:
-        out.append(
-            Score("score on the images that chose it", Estimate(chosen, NAN, NAN), "too high")
-        )
-    return out
 
 
 def _predictions(path: Path) -> Stored | None:

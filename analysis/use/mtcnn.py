@@ -87,10 +87,12 @@ def find(nets: Mapping[str, Net], image: Pixels) -> list[Face]:
     )
     is_face = chance[:, 1] > THRESHOLDS[2]
     boxes, eyes = kept(moved(boxes, move), chance[:, 1], THRESHOLDS[2]), eyes[is_face]
-    return [
-        Face(tuple(map(float, boxes[k, :4])), float(boxes[k, 4]), eyes[k])
-        for k in few(boxes, 0.7, is_nested=True)
-    ]
+    return [_face(boxes[k], eyes[k]) for k in few(boxes, 0.7, is_nested=True)]
+
+
+def _face(box: Floats, eyes: Floats) -> Face:
+    left, top, right, bottom, score = map(float, box)
+    return Face((left, top, right, bottom), score, eyes)
 
 
 def proposed(net: Net, image: Pixels) -> Floats:

@@ -31,6 +31,11 @@ class Said(NamedTuple):
 class FrozenNetwork(nn.Module):
     """Images (N, 3, S, S) in [0, 1] -> logits, by a trunk that was never trained here."""
 
+    mean: Tensor
+    std: Tensor
+    feature_mean: Tensor
+    feature_factor: Tensor
+
     def __init__(
         self,
         trunk: Backbone,
@@ -98,8 +103,6 @@ def _head(
 def load_fitted(model: FrozenNetwork, tensors: Mapping[str, Tensor]) -> None:
     """Put what the trial has stored into the network. Raises RuntimeError where it does not fit."""
     mean, factor = (tensors[name] for name in SCALE)
-    assert isinstance(model.feature_mean, Tensor)
-    assert isinstance(model.feature_factor, Tensor)
     model.feature_mean.copy_(mean)
     model.feature_factor.copy_(factor)
     au = {k.removeprefix("au."): v for k, v in tensors.items() if k.startswith("au.")}
