@@ -19,7 +19,7 @@ from analysis import export
 from analysis.predict import load
 from analysis.use import card, faces, network
 from analysis.use import folder as files
-from analysis.use.members import rebuild
+from analysis.use.members import rebuild, source_of
 from analysis.use.network import Member, Network, say
 from trainables import cli
 from trainables.config import TrialConfig
@@ -176,6 +176,19 @@ def test_folds_are_averaged_before_the_temperature() -> None:
     probs, aus = whole(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
     assert probs[0, 0].item() == pytest.approx(5**0.5 / (5**0.5 + 3**0.5))
     assert aus.item() == pytest.approx((1 / 3 + 3 / 7) / 2)
+
+
+def test_a_trial_with_folds_stands_for_all_of_them(tmp_path) -> None:
+    store = RunStore.create(tmp_path / "run", {})
+    flats = [{**PLAIN, "folds": 2, "fold": fold} for fold in (0, 1)]
+    one, two = (store.create_trial(TrialConfig.from_flat(f), k) for k, f in enumerate(flats))
+    store.trial(one).finish(TrialResult("completed", {}, 1))
+    with pytest.raises(ValueError, match="one of 2 folds, of which 1 are completed"):
+        source_of(store.root, two)
+    store.trial(two).finish(TrialResult("completed", {}, 1))
+    assert source_of(store.root, two).trials == source_of(store.root, one).trials == (one, two)
+    with pytest.raises(LookupError, match="no trial 'x'"):
+        source_of(store.root, "x")
 
 
 def test_stacking_reads_the_logarithms_of_all_members() -> None:

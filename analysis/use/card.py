@@ -19,7 +19,8 @@ NOT_REAL = """\
 **Trained on synthetic faces.** The scores below say nothing about photographs: on real faces expect
 chance."""
 LIMITS = """\
-* It sorts every face into the classes above: it cannot say "none of these", and its probabilities are as calibrated as ece above says, on data like its own.
+* It sorts every face into the classes above: it cannot say "none of these", and its probabilities
+  are as calibrated as ece above says, on data like its own.
 * An expression is not an emotion felt. It is not for decisions about persons (hiring, policing,
   health, education), nor for telling who somebody is.
 * People unlike those of the training data, other cameras, light, poses and ages were not measured.

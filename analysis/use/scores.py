@@ -1,4 +1,4 @@
-"""The scores of what is exported, with intervals, as the model card shows them. K classes, A AUs."""
+"""The scores of what is exported, with intervals, as the model card shows them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
