@@ -19,6 +19,7 @@ from analysis import export
 from analysis.predict import load
 from analysis.use import card, faces, network
 from analysis.use import folder as files
+from analysis.use.choice import best, one
 from analysis.use.members import rebuild, source_of
 from analysis.use.network import Member, Network, say
 from trainables import cli
@@ -76,11 +77,11 @@ def exported(run: RunStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ensemble_file(run: RunStore, folder: Path, **more: Any) -> Path:
-    """An ensemble.json of the first two trials, as analysis/record.py writes it."""
+    """An ensemble.json of the first and the last trial, as analysis/record.py writes it."""
     meta = run.meta()["data"]
     sources = [
         {"name": name, "run": str(run.root), "trial": name, "weight": w, "temperature": t}
-        for name, w, t in zip(ids(run), (0.25, 0.75), (2.0, 1.0), strict=False)
+        for name, w, t in zip(ids(run)[::2], (0.25, 0.75), (2.0, 1.0), strict=True)
     ]
     said = {
         "version": 2, "class_names": meta["class_names"], "fingerprint": meta["fingerprint"],
@@ -145,12 +146,13 @@ def test_pytorch_users_rebuild_the_same_network(run, exported) -> None:
 
 
 def test_an_ensemble_is_the_tempered_weighted_mean_then_shifted(run, tmp_path, monkeypatch):
+    """Its second member is on frozen features: with a layer on them they are a network."""
     monkeypatch.setattr(network, "LARGEST", 10)  # so that the weights lie beside, as of large ones
     shift = np.linspace(-0.4, 0.6, 14)
     path = ensemble_file(run, tmp_path / "e", shift=shift.tolist())
     out = tmp_path / "out"
     assert export.main([str(run.root), "--ensemble", str(path), "--out", str(out)]) == 0
-    one, two = (run.trial(t).predictions("val") for t in ids(run)[:2])
+    one, two = (run.trial(t).predictions("val") for t in ids(run)[::2])
     mean = 0.25 * tempered(one.probs, 2.0) + 0.75 * two.probs
     wanted = mean * np.exp(-shift)
     assert "model.onnx.data" in (out / files.SUMS).read_text()
@@ -208,27 +210,21 @@ def test_stacking_reads_the_logarithms_of_all_members() -> None:
     np.testing.assert_allclose(probs[0], powers / powers.sum(), rtol=1e-5)
 
 
-def test_frozen_features_with_a_layer_on_them_are_a_network(run, tmp_path) -> None:
-    out = tmp_path / "out"
-    assert export.main([str(run.root), "--trial", ids(run)[2], "--out", str(out)]) == 0
-    stored = run.trial(ids(run)[2]).predictions("val")
-    probs, aus = of_val(run, out)
-    np.testing.assert_allclose(probs, stored.probs, atol=1e-3)
-    np.testing.assert_allclose(aus, stored.au_probs, atol=1e-3)
-
-
-def test_the_best_is_the_reports_best(run, tmp_path, capsys) -> None:
+def test_the_best_is_the_reports_best_and_its_card_tells_all(run, exported) -> None:
     from analysis.findings import find
     from analysis.leaderboard import read_board
 
-    assert export.main([str(run.root), "--out", str(tmp_path / "out")]) == 0
-    about = files.about(tmp_path / "out")
-    assert [m["trials"] for m in about["members"]] == [[find(read_board(run)).best]]
-    assert "apart" in capsys.readouterr().out
-    text = (tmp_path / "out" / files.CARD).read_text()
+    choice = best(run)
+    assert choice.recipe.sources[0].trials == (find(read_board(run)).best,)
+    assert choice.recipe.kind == "best"
+    text = card.text(files.about(exported), choice.meta, choice.scores, choice.notes)
     for part in ("say nothing about photographs", "95 % interval", "has not been opened", "BBC-CV",
-                 "trained from scratch", "'a b'", "commit", "happily surprised ("):  # fmt: skip
+                 "trained from scratch", "'a b'", "commit", "happily surprised (", "recall of",
+                 "AU12", "| accuracy | 0."):  # fmt: skip
         assert part in text
+    about, scores = files.about(exported), [s for s in choice.scores if s.name == "accuracy"]
+    assert scores[0].estimate.low < scores[0].estimate.value < scores[0].estimate.high
+    assert about["scores"]["recall of happily surprised"]["high"] <= 1
 
 
 def test_the_card_tells_of_looks_at_the_test_split(run, tmp_path) -> None:
@@ -334,8 +330,6 @@ def test_an_ensemble_of_another_version_or_other_data_is_refused(run, tmp_path, 
 
 
 def test_weights_that_do_not_give_the_stored_predictions_are_refused(run, exported) -> None:
-    from analysis.use.choice import one
-
     choice = one(run, ids(run)[1])
     sure = np.eye(14, dtype=np.float32)[choice.stored.probs.argmin(1)]
     wrong = replace(choice, stored=replace(choice.stored, probs=sure))
