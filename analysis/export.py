@@ -5,7 +5,7 @@ out, where the eyes of a face belong, and for each member its file, settings, we
 The network is compared with PyTorch and with the predictions on record before the folder appears.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4  # between ONNX and PyTorch
 LIKE = 0.05  # mean over images, between the network and what is on record (16 bits, GPUs)
 IMAGES = 64  # that are compared
+OUTPUTS = {
+    files.OUTPUTS[0]: "(batch, classes), rows sum to 1",
+    files.OUTPUTS[1]: "(batch, action units), each between 0 and 1 by itself",
+}
+HOW = """\
+softmax; the mean of a member's folds, at its temperature; then the weighted mean or, with \
+coefficients, a regression on the log-probabilities; then the shift is taken from the \
+log-probabilities. AUs: weighted mean of the members that know them"""
 
 
 def export(choice: Choice, out: Path) -> files.About:
@@ -49,10 +57,7 @@ def export(choice: Choice, out: Path) -> files.About:
         facts = facts_of(meta)
         models = [trained(source, facts) for source in recipe.sources]
         network = joined(models, recipe)
-        about = _about(choice, facts, configs)
-        if not any(_has_aus(config) for config in configs):
-            about["au_names"] = []
-            about["outputs"].pop(files.OUTPUTS[1])
+        about = about_of(choice, facts, configs)
         for member, folds in zip(about["members"], models, strict=True):
             for name, model in zip(member["files"], folds, strict=True):
                 tensors = {k: v.contiguous().clone() for k, v in model.state_dict().items()}
@@ -65,14 +70,10 @@ def export(choice: Choice, out: Path) -> files.About:
     return about
 
 
-def _has_aus(config: Mapping[str, Any]) -> bool:
-    return bool(config["au_weight"]) and config["au_loss"] != "none"
-
-
-def _about(choice: Choice, facts: "Facts", configs: Sequence[Mapping[str, Any]]) -> files.About:
+def about_of(choice: Choice, facts: "Facts", configs: Sequence[Mapping[str, Any]]) -> files.About:
     """model.json, but for what is measured."""
-    recipe, size = choice.recipe, _size(configs)
-    total = sum(source.weight for source in recipe.sources)
+    recipe, data = choice.recipe, choice.meta["data"]
+    knows_aus = any(bool(c["au_weight"]) and c["au_loss"] != "none" for c in configs)
     return {
         "format": files.FORMAT,
         "version": files.VERSION,
@@ -83,51 +84,52 @@ def _about(choice: Choice, facts: "Facts", configs: Sequence[Mapping[str, Any]])
         "class_names": list(facts.class_names),
         "basic_names": list(facts.basic_names),
         "components": facts.components and [list(pair) for pair in facts.components],
-        "au_names": list(facts.au_names),
+        "au_names": list(facts.au_names) if knows_aus else [],
+        "au_vocabulary": list(facts.au_names),  # of the data: attention may be built for them
         "au_threshold": 0.5,
-        "input": {
-            "name": files.INPUT,
-            "shape": ["batch", 3, size, size],
-            "size": size,
-            "type": "uint8",
-            "colour": "RGB",
-            "normalisation": "inside the network",
-            "resize": "the longer side to the size (area means to shrink, bicubic to enlarge), "
-            "edges repeated to a square: trainables.data.images.square",
-        },
-        "outputs": {
-            files.OUTPUTS[0]: "(batch, classes), rows sum to 1",
-            files.OUTPUTS[1]: "(batch, action units), each between 0 and 1 by itself",
-        },
+        "input": _input(_size(configs)),
+        "outputs": dict(list(OUTPUTS.items())[: 1 + knows_aus]),
         "alignment": {**FRAME},
         "combination": {
-            "how": "softmax, the mean of a member's folds, at its temperature; then the weighted "
-            "mean or, with coefficients, a regression on the log-probabilities; then the shift is "
-            "taken from the log-probabilities. AUs: weighted mean of the members that know them",
+            "how": HOW,
             "coefficients": [list(row) for row in recipe.coefficients] or None,
             "shift": list(recipe.shift) or None,
             "views": ["plain"],
         },
-        "members": [
-            {
-                "files": [files.member_file(number, k) for k in range(len(source.trials))],
-                "run": source.run.resolve().name,
-                "trials": list(source.trials),
-                "weight": source.weight / total,
-                "temperature": source.temperature,
-                "config": config,
-            }
-            for number, (source, config) in enumerate(zip(recipe.sources, configs, strict=True), 1)
-        ],
-        "data": {
-            k: choice.meta["data"].get(k) for k in ("name", "fingerprint", "is_synthetic", "sizes")
-        },
+        "members": list(_members(recipe, configs)),
+        "data": {k: data.get(k) for k in ("name", "fingerprint", "is_synthetic", "sizes")},
         "scores": {
             score.name: {k: None if x != x else x for k, x in asdict(score.estimate).items()}
             for score in choice.scores
         },
         "test": choice.test,
     }
+
+
+def _input(size: int) -> dict[str, Any]:
+    return {
+        "name": files.INPUT,
+        "shape": ["batch", 3, size, size],
+        "size": size,
+        "type": "uint8",
+        "colour": "RGB",
+        "normalisation": "inside the network",
+        "resize": "the longer side to the size (area means to shrink, bicubic to enlarge), edges "
+        "repeated to a square: trainables.data.images.square",
+    }
+
+
+def _members(recipe: "Recipe", configs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    total = sum(source.weight for source in recipe.sources)
+    for number, (source, config) in enumerate(zip(recipe.sources, configs, strict=True), 1):
+        yield {
+            "files": [files.member_file(number, k) for k in range(len(source.trials))],
+            "run": source.run.resolve().name,
+            "trials": list(source.trials),
+            "weight": source.weight / total,
+            "temperature": source.temperature,
+            "config": config,
+        }
 
 
 def _size(configs: Sequence[Mapping[str, Any]]) -> int:

@@ -20,7 +20,7 @@ from analysis.predict import load
 from analysis.use import card, faces, network
 from analysis.use import folder as files
 from analysis.use.choice import best, one
-from analysis.use.members import rebuild, source_of
+from analysis.use.members import facts_of, rebuild, source_of
 from analysis.use.network import Member, Network, say
 from trainables import cli
 from trainables.config import TrialConfig
@@ -178,6 +178,15 @@ def test_folds_are_averaged_before_the_temperature() -> None:
     probs, aus = whole(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
     assert probs[0, 0].item() == pytest.approx(5**0.5 / (5**0.5 + 3**0.5))
     assert aus.item() == pytest.approx((1 / 3 + 3 / 7) / 2)
+
+
+def test_a_network_without_aus_has_one_output_and_is_still_built_for_the_vocabulary(run) -> None:
+    choice = one(run, ids(run)[0])
+    config = run.trial(ids(run)[0]).config().flat()
+    about = export.about_of(choice, facts_of(run.meta()), [config])
+    assert about["au_names"] == []
+    assert list(about["outputs"]) == ["probs"]
+    assert about["au_vocabulary"] == run.meta()["data"]["au_names"]
 
 
 def test_a_trial_with_folds_stands_for_all_of_them(tmp_path) -> None:

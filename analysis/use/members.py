@@ -162,7 +162,7 @@ def rebuild(folder: str | Path) -> Network:
     pairs = about["components"]
     facts = Facts(
         tuple(about["class_names"]),
-        tuple(about["au_names"]),
+        tuple(about["au_vocabulary"]),
         tuple(about["basic_names"]),
         pairs and tuple((a, b) for a, b in pairs),
     )
