@@ -23,7 +23,7 @@ from trainables.data import cache
 from trainables.store import RunStore, write_json
 
 if TYPE_CHECKING:
-    from analysis.use.members import Facts
+    from analysis.use.members import Facts, Recipe
     from analysis.use.network import Network
 
 TOLERANCE = 1e-4  # between ONNX and PyTorch
