@@ -53,6 +53,18 @@ def test_swa_is_the_mean_of_the_weights_that_were_stepped_to(faces, monkeypatch)
     assert rates[1] > 0.3 * top
 
 
+def test_a_tail_that_starts_within_the_last_epoch_has_this_epoch(faces) -> None:
+    flat = {**QUICK, **SWA, "average.start": 0.9, "epochs": 3}
+    training = Training(TrialConfig.from_flat(flat), cache.load(faces))
+    seen = list[bool]()
+    for _ in range(3):
+        training.run_epoch()
+        seen.append(training.average.is_mean)
+    assert seen == [False, False, True]
+    assert Tail().within(3) == Tail()
+    assert Tail(0.5, 0.2).within(3) == Tail(0.5, 0.2)
+
+
 def test_the_learning_rate_falls_to_its_rest_and_stays_there() -> None:
     factors = [warmup_cosine(s, 6, 2, 0.4) for s in (0, 2, 4, 6, 9)]
     assert factors == pytest.approx([0.01, 1.0, 0.7, 0.4, 0.4])

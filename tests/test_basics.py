@@ -1,5 +1,6 @@
 """Basic emotions before their compounds: targets by hand, and the stages in a training."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +13,15 @@ from torch.nn import functional
 from search import plan
 from spaces.space import Choice
 from trainables.augment import Batch
-from trainables.basics import BASICS, basic_loss, compositions, membership, virtual_compounds
-from trainables.config import TrialConfig
+from trainables.basics import (
+    BASICS,
+    basic_loss,
+    compositions,
+    make_lessons,
+    membership,
+    virtual_compounds,
+)
+from trainables.config import TrialConfig, pacing_horizon
 from trainables.data import cache
 from trainables.heads import Additive
 from trainables.model import build_model
@@ -94,6 +102,33 @@ def test_permuted_classes_have_the_basics_of_others() -> None:
 def test_stages_that_cannot_be_are_refused(args, message) -> None:
     with pytest.raises(ValueError, match=message):
         BASICS["three_stage"](PAIRS, 4, np.random.default_rng(0), **args)
+
+
+@pytest.mark.parametrize("epochs", [3, 4, 9, 30])
+@pytest.mark.parametrize("first", [0.05, 0.12, 0.2])
+@pytest.mark.parametrize("second", [0.05, 0.09, 0.2])
+def test_no_stage_falls_between_two_epochs(epochs: int, first: float, second: float) -> None:
+    args = {"basics": "three_stage", "basics.first": first, "basics.second": second}
+    config = TrialConfig.from_flat({**args, "epochs": epochs})
+    lessons = make_lessons(config, PAIRS, 4)
+    stages = [lessons.stage(epoch / epochs) for epoch in range(epochs)]
+    assert stages == sorted(stages)
+    assert set(stages) == {1, 2, 3}
+    assert stages.count(1) == max(1, math.ceil(first * epochs))
+    assert pacing_horizon(config) == max(1, min(epochs, stages.index(3) + 1))
+
+
+def test_with_epochs_for_the_classes_alone_there_is_no_other_stage() -> None:
+    config = TrialConfig.from_flat({"basics": "three_stage", "epochs": 1})
+    assert make_lessons(config, PAIRS, 4).stage(0.0) == 3
+
+
+def test_basics_of_blended_faces_are_not_rounded_by_mixed_precision() -> None:
+    logits, members = torch.randn(8, 4), membership(PAIRS, 4)
+    targets = torch.rand(8, 5).softmax(1)
+    wanted = basic_loss(logits, targets, members)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(basic_loss(logits, targets, members), wanted)
 
 
 # --- in a training -------------------------------------------------------------------------------

@@ -96,6 +96,22 @@ def test_images_of_a_wrong_label_are_hard(bundle) -> None:
     assert losses[wrong].mean() > losses[frequent[8:]].mean() + 0.5
 
 
+def test_an_image_that_is_there_again_is_not_seen_by_its_copy(bundle) -> None:
+    train, rng = bundle.train, np.random.default_rng(0)
+    labels = rng.permutation(train.labels)  # nothing can be learned but by heart
+    again = np.arange(0, len(labels), 2)
+    twice = replace(
+        train,
+        images=np.concatenate([train.images, train.images[again]]),
+        labels=np.concatenate([labels, labels[again]]),
+        ids=(*train.ids, *(f"repeated/{train.ids[k]}" for k in again)),
+    )
+    losses = out_of_fold_losses(replace(bundle, train=twice))
+    copied, alone = losses[again], losses[1 : len(labels) : 2]
+    assert copied.mean() > alone.mean() - 0.5
+    np.testing.assert_allclose(losses[len(labels) :], copied, rtol=1e-4)
+
+
 def test_a_class_of_one_image_is_the_hardest(bundle) -> None:
     labels = np.where(np.arange(len(bundle.train)) == 5, 1, 0)
     losses = out_of_fold_losses(replace(bundle, train=replace(bundle.train, labels=labels)))

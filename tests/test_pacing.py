@@ -105,6 +105,13 @@ def test_tau_in_force_shifts_the_logits(faces) -> None:
         torch.testing.assert_close(plan.objective(progress).emotion(logits, targets), wanted)
 
 
+def test_reweighting_deferred_into_the_last_epoch_acts_in_it(faces) -> None:
+    flat = {**QUICK, "epochs": 9, "rebalance": "deferred", "rebalance.start": 0.9}
+    plan = Training(TrialConfig.from_flat(flat), cache.load(faces)).plan
+    acts = [bool((plan.objective(e / 9).class_weights != 1).any()) for e in range(9)]
+    assert acts == [False] * 8 + [True]
+
+
 def test_mixing_in_force_happens_as_often_as_it_says(faces) -> None:
     plan = Training(driven("mix", **{"mix.probability": 1.0, "augment": "none"}), cache.load(faces))
     targets, order = plan.plan, np.arange(32)

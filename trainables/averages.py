@@ -5,7 +5,7 @@ AVERAGES: builder(*, hyper-parameters) -> Tail, what becomes of the last part of
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,11 @@ class Tail:
 
     start: float = 1.0
     rate: float = 0.0
+
+    def within(self, epochs: int) -> "Tail":
+        """The same, but that one which starts within the last epoch starts with it."""
+        last = (epochs - 1) / epochs
+        return self if self.start == 1 else replace(self, start=min(self.start, last))
 
 
 AVERAGES: Registry[Callable[..., Tail]] = Registry("average")

@@ -17,7 +17,8 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from trainables.augment import MIXERS, Batch, Transform
-from trainables.config import BASICS_SHARE, TrialConfig
+from trainables.config import BASICS_SHARE, TrialConfig, basics_ends
+from trainables.prototypes import mixed
 from trainables.registry import Registry
 
 RULES = ("mixup", "cutmix")
@@ -82,7 +83,9 @@ def three_stage(
 def make_lessons(config: TrialConfig, components: Pairs | None, basics: int) -> Lessons:
     """Those of a configuration. Raises ValueError for classes that are no compounds."""
     rng = np.random.default_rng([config.seed, 2])
-    return BASICS[config.basics.name](components, basics, rng, **config.basics.args)
+    lessons = BASICS[config.basics.name](components, basics, rng, **config.basics.args)
+    first, second = basics_ends(config.basics, config.epochs)
+    return replace(lessons, ends=(first / config.epochs, second / config.epochs))
 
 
 def membership(components: Pairs, basics: int) -> Tensor:
@@ -95,7 +98,7 @@ def membership(components: Pairs, basics: int) -> Tensor:
 
 def basic_loss(basic_logits: Tensor, targets: Tensor, members: Tensor) -> Tensor:
     """(N, B) logits, (N, K) soft targets -> (N,): binary cross-entropy, summed over the basics."""
-    x, present = basic_logits.float(), (targets @ members.to(targets)).clamp(0, 1)
+    x, present = basic_logits.float(), mixed(targets, members).clamp(0, 1)
     return functional.binary_cross_entropy_with_logits(x, present, reduction="none").sum(1)
 
 

@@ -231,14 +231,23 @@ def pacing_horizon(config: TrialConfig) -> int:
         shares.append(float(config.rebalance.args.get("start", DEFERRED_START)))
     epochs = [config.warmup_epochs, max(shares) * config.epochs]
     if config.basics.name != "none":
-        epochs.append(math.ceil(basics_end(config.basics) * config.epochs - 1e-9) + 1)
+        epochs.append(basics_ends(config.basics, config.epochs)[1] + 1)
     return min(config.epochs, math.ceil(max(epochs) - 1e-9))
 
 
-def basics_end(basics: Part) -> float:
-    """The share of the training after which the compounds themselves are learned."""
+def basics_ends(basics: Part, epochs: int) -> tuple[int, int]:
+    """The epochs that have passed when basic emotions, and then virtual compounds, are done.
+
+    A stage asked for has one epoch at least, however short the training, if the classes have one.
+    """
     stages = {"two_stage": ("first",), "three_stage": ("first", "second")}.get(basics.name, ())
-    return sum(float(basics.args.get(name, BASICS_SHARE)) for name in stages)
+    ends, share = [0], 0.0
+    for left, name in zip(range(len(stages), 0, -1), stages, strict=True):
+        own = float(basics.args.get(name, BASICS_SHARE))
+        share += own
+        whole = max(math.ceil(share * epochs - 1e-9), ends[-1] + (own > 0))
+        ends.append(max(ends[-1], min(whole, epochs - left)))
+    return ends[min(1, len(stages))], ends[-1]
 
 
 def _typed(name: str, value: Value, types: Mapping[str, type]) -> Value:

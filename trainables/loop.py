@@ -49,8 +49,12 @@ class Objective:
     ranks: Ranks = ALONE
     members: Tensor | None = None  # (K, B) while basic emotions are taught in place of classes
 
-    def __call__(self, model: nn.Module, batch: Batch) -> Losses:
-        """The mean losses of the batch; those of ranks, whose mean they are, add up to them."""
+    def __call__(self, model: nn.Module, batch: Batch, whole: Batch | None = None) -> Losses:
+        """The mean losses of the batch; those of ranks, whose mean they are, add up to them.
+
+        Of a piece of a `whole` batch they are such that the mean over its pieces is that of the
+        whole, however the AU labels are spread over these.
+        """
         rows, factor = self.ranks.share(len(batch.images))
         own = take(batch, rows)
         out = model(own.images.contiguous(memory_format=torch.channels_last), own.boxes)
@@ -58,7 +62,7 @@ class Objective:
         emotion = (self._of_emotion(out, own.targets) * weights).sum()
         parts = {"emotion_loss": factor * emotion / len(batch.images)}
         au = None
-        for name, weight, value in self._au_parts(out, own, batch):
+        for name, weight, value in self._au_parts(out, own, batch, whole or batch):
             parts[name] = factor * value
             au = weight * parts[name] + (0 if au is None else au)
         detached = {name: value.detach() for name, value in parts.items()}
@@ -74,19 +78,24 @@ class Objective:
         return basic_loss(out.basic_logits, targets, self.members) + 0 * out.logits.float().sum()
 
     def _au_parts(
-        self, out: Output, own: Batch, batch: Batch
+        self, out: Output, own: Batch, batch: Batch, whole: Batch
     ) -> Iterator[tuple[str, float, Tensor]]:
-        """Name, weight and value of each loss on AUs, as this rank's part of the whole batch."""
-        if self.au_weight and out.au_logits is not None:
-            known = (batch.aus >= 0).any(1).sum().clamp_min(1)  # images without labels do not count
-            yield "au_loss", self.au_weight, self.au(out.au_logits, own.aus).sum() / known
+        """Name, weight and value of each loss on AUs, as this rank's part of the batch.
+
+        A weight of 0 has its part too: ranks expect a gradient on every parameter.
+        """
+        share = len(batch.images) / len(whole.images)
+        if out.au_logits is not None:
+            known = (whole.aus >= 0).any(1).sum().clamp_min(1)  # images without labels do not count
+            value = self.au(out.au_logits, own.aus).sum() / (share * known)
+            yield "au_loss", self.au_weight, value
         if self.prior is not None and out.au_logits is not None:
             each = self.prior(out.logits, out.au_logits, own.targets, own.aus)
             yield "prior_loss", 1.0, each.sum() / len(batch.images)
         if self.region_weight and out.au_maps is not None and own.regions is not None:
-            of_own, of_all = ((b.aus > 0.5).sum().clamp_min(1) for b in (own, batch))
+            of_own, of_all = ((b.aus > 0.5).sum().clamp_min(1) for b in (own, whole))
             mean = region_loss(out.au_maps, own.regions, own.aus)
-            yield "region_loss", self.region_weight, (of_own / of_all) * mean
+            yield "region_loss", self.region_weight, (of_own / (share * of_all)) * mean
 
 
 @dataclass(frozen=True)
@@ -187,7 +196,7 @@ def train_epoch(
     for batch in batches:
         learning_rate()
         is_measured = objective.au_weight > 0 and stepper.norms is None and has_aus(batch)
-        own = stepper.step(batch, partial(objective, model), is_measured)
+        own = stepper.step(batch, partial(objective, model, whole=batch), is_measured)
         found = objective.ranks.mean(own)
         if not np.isfinite(found["train_loss"]):
             detail = ", ".join(f"{name} {part:g}" for name, part in list(found.items())[1:])

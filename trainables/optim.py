@@ -24,9 +24,9 @@ class Stepper:
 
     Keeps the number of parts a batch is cut into: it doubles at each out-of-memory error. Ranks
     must agree on it, and one that stops in the middle of a step leaves the others waiting: they
-    rehearse the first step on a GPU, each by itself. With an `ascent` a step has two passes, its
-    losses are of the first and `norms` of the second. State: `replica`, set where there are ranks;
-    `norms`, of the last step whose gradients were taken task by task.
+    rehearse the first step on a GPU, and any on a larger batch, each by itself. With an `ascent` a
+    step has two passes, its losses are of the first and `norms` of the second. State: `replica`,
+    set where there are ranks; `norms`, of the last step whose gradients were taken task by task.
     """
 
     def __init__(
@@ -41,7 +41,8 @@ class Stepper:
         self.balance, self.ascent = balance or Balance(), ascent
         self.norms: Pair | None = None
         self.replica: Replica | None = None
-        self.is_rehearsed = device.type != "cuda"  # elsewhere memory does not run out in this way
+        # Numbers in the largest batch tried; elsewhere memory does not run out in this way.
+        self.rehearsed = 0.0 if device.type == "cuda" else math.inf
         half = device.type == "cuda"
         bf16 = half and torch.cuda.is_bf16_supported(including_emulation=False)
         self.dtype = torch.bfloat16 if bf16 else torch.float16 if half else torch.float32
@@ -55,7 +56,7 @@ class Stepper:
         """
         by_task = by_task or self.balance.rule.by_task
         if self.replica is not None:
-            if not self.is_rehearsed:
+            if batch.images.numel() > self.rehearsed:  # mixing and image sizes make batches grow
                 rehearse(self, self.replica, batch, loss)
             return self._step(batch, loss, by_task)
         while True:
@@ -145,8 +146,8 @@ def rehearse(stepper: Stepper, replica: Replica, batch: Batch, loss: BatchLoss) 
     Raises OutOfMemoryError, on every rank, when on one of them not even one image fits.
     """
     most, parameters = len(batch.images), stepper.parameters
-    copies = 2 if stepper.ascent is None else 3  # Adam's two, and where the ascent began
-    state = [torch.empty_like(p) for p in parameters for _ in range(copies)]
+    copies = (0 if stepper.optimizer.state else 2) + (stepper.ascent is not None)
+    state = [torch.empty_like(p) for p in parameters for _ in range(copies)]  # Adam's, the ascent's
     with torch.random.fork_rng(), replica.alone():
         while stepper.parts <= most:
             try:
@@ -162,7 +163,7 @@ def rehearse(stepper: Stepper, replica: Replica, batch: Batch, loss: BatchLoss) 
     (parts,) = replica.ranks.most(stepper.parts)
     if parts > most:
         raise torch.OutOfMemoryError("out of memory: not even one image a rank fits")
-    stepper.parts, stepper.is_rehearsed = int(parts), True
+    stepper.parts, stepper.rehearsed = int(parts), batch.images.numel()
 
 
 def begun_anew(scaler: torch.amp.GradScaler, device: torch.device) -> torch.amp.GradScaler:

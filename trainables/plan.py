@@ -60,7 +60,9 @@ class Plan:
         """What is minimised."""
         now, is_first = self.pace(progress), self.lessons.stage(progress) == 1
         settings, device = now.settings, self.feed.device
-        weights = torch.as_tensor(self._rebalance(now).class_weights(progress), dtype=torch.float32)
+        is_last = progress >= 1 - 1 / self.config.epochs - 1e-9
+        at = 1.0 if is_last else progress  # re-weighting that is deferred into it acts in it
+        weights = torch.as_tensor(self._rebalance(now).class_weights(at), dtype=torch.float32)
         members = self.lessons.members if is_first else None
         return Objective(
             LOSSES[settings.loss.name](self.bundle.class_counts(), **settings.loss.args),

@@ -120,7 +120,7 @@ def extended(config: TrialConfig, bundle: DataBundle) -> DataBundle:
     """
     part = config.synthetic
     rule = SYNTHETIC[part.name](**part.args)
-    more = rule(bundle, config.synthetic_set, np.random.default_rng([config.seed, 2]))
+    more = rule(bundle, config.synthetic_set, np.random.default_rng([config.seed, 3]))
     if more is None:
         return bundle
     train, ours, theirs = bundle.train, bundle.train.distributions, more.distributions

@@ -96,7 +96,7 @@ class Training:
         share_batch_norm(model, ranks, self.device)
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         tail = AVERAGES[config.average.name](**config.average.args)
-        self.average = Average(self.model, config.ema, tail)
+        self.average = Average(self.model, config.ema, tail.within(config.epochs))
         self.optimizer = torch.optim.AdamW(
             parameter_groups(model, config.lr, config.head_lr_multiplier, config.weight_decay),
             fused=True,
