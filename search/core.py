@@ -11,6 +11,7 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Protocol
 
+from search.folds import FoldLadder, pooled_score
 from search.pruners import Verdict, best_so_far
 from trainables.config import Flat, TrialConfig, pacing_horizon
 from trainables.store import Fenced, Row, RunStore, Status, TrialResult, TrialStore
@@ -92,10 +93,18 @@ class Search:
     """
 
     def __init__(
-        self, store: RunStore, proposer: Proposer, pruner: Pruner, budget: int, max_losses: int = 2
+        self,
+        store: RunStore,
+        proposer: Proposer,
+        pruner: Pruner,
+        budget: int,
+        max_losses: int = 2,
+        folds: int = 1,
     ) -> None:
         self.store, self.proposer, self.pruner = store, proposer, pruner
         self.budget, self.max_losses = budget, max_losses
+        self.ladder = FoldLadder(folds, self._pooled) if folds > 1 else None
+        self.is_settled = folds == 1  # no further fold will come
         self.limit: Callable[[], str] = str
         self.spent = ""  # what the limit said
         self.rows: dict[str, dict[int, Row]] = {}  # trial -> epoch -> row
@@ -126,7 +135,8 @@ class Search:
                 if record.result.status != "failed":  # a crash may have come before
                     self.store.trial(record.id).discard_state()
                 self.proposer.tell(record.id, record.history, record.result.status)
-        for trial in [t for t in self.backlog if self.rows[t]]:
+                self._climb(record.id, record.result.status)
+        for trial in [t for t in self.backlog if self.rows[t] and self._is_judged(t)]:
             epoch = max(self.rows[trial])
             if self.pruner.decide(trial, epoch, self.tops[trial]) == "pause":
                 self._pause(trial, epoch)
@@ -135,7 +145,26 @@ class Search:
         self.rows[trial], self.configs[trial], self.roles[trial] = {}, config, role
         if role == "baseline":
             self.pruner.protect(trial)  # what all else is compared with has the full budget
-        self.pruner.spare(trial, pacing_horizon(TrialConfig.from_flat(config)))
+        settings = TrialConfig.from_flat(config)
+        self.pruner.spare(trial, pacing_horizon(settings))
+        if self.ladder is not None:
+            self.ladder.add(trial, settings, role)
+
+    def _climb(self, trial: str, status: Status) -> None:
+        """Tell the folds how one of them has ended."""
+        if self.ladder is not None:
+            self.ladder.close(TrialConfig.from_flat(self.configs[trial]), status)
+
+    def _pooled(self, trials: Sequence[str]) -> float:
+        """The score of a configuration on what its folds have held out."""
+        if len(trials) == 1:
+            return score(self.history(trials[0])[-1])
+        metric = str(self.configs[trials[0]].get("metric", "macro_f1"))
+        return pooled_score(self.store, metric)(trials)
+
+    def _is_judged(self, trial: str) -> bool:
+        """Whether rungs are for it: a further fold has been earned, and is trained whole."""
+        return self.ladder is None or self.configs[trial].get("fold", 0) == 0
 
     def _take(self, trial: str, history: Sequence[Row]) -> None:
         for row in history:
@@ -149,13 +178,15 @@ class Search:
         rows[epoch] = row
         self.seconds += float(row.get("seconds") or 0)
         self.tops[trial] = best_so_far((self.tops.get(trial, nan), value))
-        self.pruner.record(trial, epoch, self.tops[trial])
+        if self._is_judged(trial):
+            self.pruner.record(trial, epoch, self.tops[trial])
         self.proposer.observe(trial, epoch, value)
 
     @property
     def is_finished(self) -> bool:
         """Whether the books on every trial are closed and no other will come."""
-        return self.exhausted and not self.live and not self.backlog and not self.paused
+        has_more = self.live or self.backlog or self.paused or not self.is_settled
+        return self.exhausted and not has_more
 
     @property
     def is_over(self) -> bool:
@@ -163,17 +194,21 @@ class Search:
         return self.is_finished or bool(self.spent and not self.live)
 
     def next(self) -> Handout | None:
-        """The trial to start: unfinished ones first, then a promoted one, then a new one.
+        """The trial to start: unfinished first, then earned folds, promoted ones, a new one.
 
         A live trial may still be lost and come back, so None is final only when `is_over`.
         """
         if self.is_spent():
             return None
-        trial = self.backlog.pop(0) if self.backlog else self._promote() or self._propose()
+        trial = self.backlog.pop(0) if self.backlog else None
+        trial = trial or self._next_fold() or self._promote() or self._propose()
         if trial is None and not self.live and self.paused:
             trial = self._promote(is_last=True)
             if trial is None:
                 self._close_paused()
+        if trial is None and not self.live:
+            trial = self._next_fold(is_last=True)
+            self.is_settled = trial is None
         if trial is None:
             return None
         self.live[trial] = self.store.hand_out(trial)
@@ -195,9 +230,21 @@ class Search:
             del self.paused[trial]
         return trial
 
+    def _next_fold(self, is_last: bool = False) -> str | None:
+        """A further fold of a configuration that has earned it, as a trial of its own."""
+        found = self.ladder and self.ladder.next(self.budget - len(self.rows), is_last)
+        if not found:
+            return None
+        config, role = found
+        self.proposer.reopen(config.flat())  # to a sampler it is one more of that configuration
+        trial = self.store.create_trial(config, len(self.rows), role)
+        self._know(trial, config.flat(), role)
+        return trial
+
     @property
     def _may_propose(self) -> bool:
-        return not self.exhausted and len(self.rows) < self.budget
+        owed = self.ladder.owed if self.ladder else 0
+        return not self.exhausted and len(self.rows) + owed < self.budget
 
     def _propose(self) -> str | None:
         if self._may_propose:
@@ -235,9 +282,10 @@ class Search:
         epoch = row["epoch"]
         if epoch < max(self.rows[trial]):
             return "continue"  # old news: the decision on it has been taken and carried out
-        verdict = self.pruner.decide(
-            trial, epoch, _judged(self.rows[trial][epoch], self.tops[trial])
-        )
+        value = _judged(self.rows[trial][epoch], self.tops[trial])
+        verdict: Verdict = "continue" if isfinite(value) else "stop"
+        if self._is_judged(trial):
+            verdict = self.pruner.decide(trial, epoch, value)
         if verdict == "stop":
             self._stopped.add(trial)
         elif verdict == "pause":
@@ -298,6 +346,7 @@ class Search:
         self._release(trial)
         self.paused.pop(trial, None)
         self.proposer.tell(trial, rows, result.status)
+        self._climb(trial, result.status)
         return result.status
 
     def _release(self, trial: str) -> None:
