@@ -37,7 +37,7 @@ CHOOSING = (
 )  # flags that say what is tried
 SAMPLER, PRUNER = "given", "none"  # what run.json says of such a run
 KEYS = ("role", "config")
-ONE_FOR_ALL = ("metric", "image_size", "epochs")
+ONE_FOR_ALL = ("metric", "image_size", "epochs", "folds", "fold_seed")
 
 
 class GivenProposer:
@@ -106,6 +106,8 @@ def _entry(entry: Any) -> tuple[str, dict[str, Value]]:
         raise TypeError("its config must be {setting: value}")
     if "seed" in flat:
         raise ValueError("seeds are given by --seed (the first) and --seeds (how many): drop it")
+    if flat.get("fold"):
+        raise ValueError("folds are given by --folds, and all of them are trained: drop fold")
     TrialConfig.from_flat(flat)  # raises for what no trial knows
     return role, dict(flat)
 
@@ -137,6 +139,7 @@ def settle(args: argparse.Namespace) -> argparse.Namespace:
     args = argparse.Namespace(**vars(args))
     args.seeds = args.seeds or 1
     args.sampler, args.pruner, args.trials = SAMPLER, PRUNER, len(args.given) * args.seeds
+    args.trials *= args.folds
     return args
 
 
@@ -156,7 +159,7 @@ def _constants(args: argparse.Namespace, sizes: Sizes) -> dict[str, Value]:
 def trials(args: argparse.Namespace, sizes: Sizes) -> Anchors:
     """Every trial with its role: all configurations under the first seed, then under the next.
 
-    Raises ValueError where two would be the same trial.
+    With folds, each repeat has a seed and folds of its own, the same for all configurations. Raises ValueError where two would be the same trial.
     """
     given, constants = args.given, _constants(args, sizes)
     roles: dict[str, str] = {}
@@ -165,10 +168,20 @@ def trials(args: argparse.Namespace, sizes: Sizes) -> Anchors:
         if same is not role:
             raise ValueError(f"configurations '{same}' and '{role}' are the same: drop one")
     return [
-        (role, {**flat, **constants, "seed": args.seed + number})
+        (role, {**flat, **constants, **repeat})
         for number in range(args.seeds)
+        for repeat in _repeats(args, number)
         for role, flat in given
     ]
+
+
+def _repeats(args: argparse.Namespace, number: int) -> list[dict[str, Value]]:
+    """What the trials of one repeat of a configuration differ in."""
+    seed = {"seed": args.seed + number}
+    if args.folds == 1:
+        return [{**seed}]
+    dealt = {**seed, "fold_seed": args.fold_seed + number}
+    return [{**dealt, "fold": fold} for fold in range(args.folds)]
 
 
 def check(given: Anchors, bundle: "DataBundle") -> None:
@@ -189,6 +202,7 @@ def describe(console: "Console", anchors: Anchors, args: argparse.Namespace, siz
     for role, flat in anchors[: len(args.given)]:
         say(console, "trial", f"{role}: {TrialConfig.from_flat(flat).group_id}")
     seeds = f"seeds {args.seed} to {args.seed + args.seeds - 1}" if args.seeds > 1 else "one seed"
+    seeds += f", {args.folds} folds" if args.folds > 1 else ""
     say(
         console,
         "plan",

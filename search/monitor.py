@@ -18,9 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from search.core import Search
+from search.folds import told
 from search.outlook import Outlook
 from search.tally import Tally
-from trainables.config import Flat
+from trainables.config import REPEATED, Flat
 
 REDRAW_SECONDS = 0.5
 NOTEBOOK_SECONDS = 2.0  # each redraw is a message to the browser
@@ -28,7 +29,7 @@ LINE_SECONDS = 10.0
 ROWS = 12  # running trials shown; a cluster may have hundreds
 PAGE_WIDTH = 110  # columns
 PAGE = '<pre style="line-height:1.2;white-space:pre;overflow-x:auto">{code}</pre>'
-UNTOLD = ("seed", "fold")
+UNTOLD = REPEATED
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,8 @@ class Monitor:
                 lines.append(Text(f"{name:9}{trial_line(tally, trial)}", overflow="ellipsis"))
         if tally.rungs:
             lines.append(Text("rungs    " + "; ".join(rung_lines(tally))))
+        if tally.folds > 1:
+            lines.append(Text("folds    " + told(tally.fold_counts(), tally.folds)))
         if self.place.dashboard:
             lines.append(Text(f"Ray      {self.place.dashboard}", "dim"))
         for line in lines:

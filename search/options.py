@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from trainables.cli import Parser, number, whole
+from trainables.config import MOST_FOLDS
 
 DESCRIPTION = """The main command: search a space of facial-expression models, then report."""
 SMALLEST, LARGEST = 32, 1024  # pixels a side
@@ -118,6 +119,23 @@ def _add_how(group: argparse._ArgumentGroup) -> None:
         "--metric",
         help="what is maximised: macro_f1 (of the classes with enough validation images; the "
         "default), macro_f1_all, accuracy or uar",
+    )
+    group.add_argument(
+        "--folds",
+        type=whole(1, MOST_FOLDS),
+        metavar="K",
+        help="of training and validation images together, each a training; a configuration earns "
+        "its further folds, and is scored on what all have held out (default: 1, the data's split)",
+    )
+    group.add_argument(
+        "--fold-seed", type=whole(0, 2**31), metavar="N", help="deals other folds (default: 0)"
+    )
+    group.add_argument(
+        "--confirm",
+        type=whole(1, 100),
+        metavar="N",
+        help="at the end train the best N, the default and the baseline anew, with seeds and folds "
+        "that the search has not seen (python -m search.confirm)",
     )
     group.add_argument("--seed", type=whole(0, 2**32 - 1), metavar="N", help="default: 0")
     group.add_argument(

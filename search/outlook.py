@@ -56,7 +56,8 @@ class Outlook:
         search, trials = self.search, self.tally.trials
         unfinished = {t: trials[t].epoch for t in [*search.live, *search.backlog]}
         to_come = 0 if search.exhausted else max(0, search.budget - len(search.rows))
-        position = Position(search.pruner, to_come, unfinished, search.paused)
+        whole = min(to_come, search.ladder.owed) if search.ladder else 0
+        position = Position(search.pruner, to_come, unfinished, search.paused, whole)
         there = forecast(position, self._pace(), self.workers, self.rng, WORK)
         use, seconds = self._use(now), there.seconds
         return replace(

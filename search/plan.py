@@ -28,7 +28,9 @@ COMPOUNDS = (  # options that need classes of two basic emotions, and what to sa
     ("basics", ("two_stage", "three_stage"), "learning basic emotions first is"),
 )
 SEQUENCE_FEATURES = ("optical_flow",)
-DEFAULTS: dict[str, Value] = {"seed": 0, "weights": "none", "metric": "macro_f1"}
+DEFAULTS: dict[str, Value] = {
+    "seed": 0, "weights": "none", "metric": "macro_f1", "folds": 1, "fold_seed": 0
+}  # fmt: skip
 Anchors = list[tuple[str, dict[str, Value]]]  # role and configuration of the first trials
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.folder import read_meta
+from search.folds import check_budget
 from search.generated import check_set, name_set, set_folders, set_path
 from search.job import Job, check_same
 from search.pretrained import fit_to_weights, weights_files, weights_path
@@ -181,6 +182,7 @@ def _of_space(
     """A search of a space; `read` gives the data, once all that needs none has been checked."""
     from search import check, plan
 
+    check_budget(args.folds, sizes.trials)
     check.check_conditions(space)
     sized, notes = plan.fit_to_tier(space, sizes, args)
     sized, more = name_set(sized, args.synthetic)
@@ -190,6 +192,7 @@ def _of_space(
     earlier, told = _earlier(args, root, fitted, sizes, bundle)
     anchors = [*anchors, *((role, dict(flat)) for role, flat in first_trials(earlier))]
     job = Job(args, words, root, fitted, sizes, data, bundle, anchors, earlier)
+    _check_folds(args, bundle)
     return job, notes + more + others + told
 
 
@@ -207,8 +210,18 @@ def _of_configs(
     trials = given.trials(args, sizes)
     data, bundle = read()
     given.check(trials[: len(args.given)], bundle)
+    _check_folds(args, bundle)
     sized = given.at_size(space, args, sizes)
     return Job(args, words, root, sized, sizes, data, bundle, trials), []
+
+
+def _check_folds(args: argparse.Namespace, bundle: "DataBundle") -> None:
+    """Raise ValueError where the images are too few, or too much alike, for the folds."""
+    from trainables.config import TrialConfig
+    from trainables.data.folds import rows_of
+
+    if args.folds > 1:
+        rows_of(bundle, TrialConfig(folds=args.folds, fold_seed=args.fold_seed))
 
 
 def _earlier(
@@ -290,6 +303,13 @@ def announce(job: Job, notes: Sequence[str], console: "Console") -> None:
         f"{sizes.tier.name}: {sizes.trials} trials of up to {sizes.epochs} epochs at "
         f"{sizes.image_size} px (--tier, --trials, --epochs, --image-size)",
     )
+    if args.folds > 1:
+        say(
+            console,
+            "folds",
+            f"{args.folds}, of training and validation images together: each is a training of the "
+            f"{sizes.trials}; a configuration earns its further folds, the baseline has all",
+        )
     goal = f"metric {args.metric}"
     if costs := args.objectives[1:]:
         goal += f" against {' and '.join(costs)}"

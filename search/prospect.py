@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search import speed
+from search.folds import further
 from search.forecast import Estimate, Forecast, Position, forecast
 from search.monitor import span
 from search.speed import Speed
@@ -69,7 +70,9 @@ def look_ahead(
     if not speeds:
         return None
     trials, start = job.sizes.trials, 0.0 if job.args.inline else speed.START_SECONDS
-    position = Position(make_pruner(job), trials, protected=1)
+    pruner = make_pruner(job)
+    whole = 0 if args.configs else further(args.folds, trials, bool(pruner.milestones))
+    position = Position(pruner, trials, protected=1 + whole)
     there = forecast(position, speed.pace(speeds, start), workers or 1, random.Random(0))
     completed = min([trials, *(many.middle for many in there.survivors.values())])
     return Prospect(

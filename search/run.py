@@ -129,7 +129,7 @@ def _make_search(job: Job, store: "RunStore") -> "Search":
     model = SAMPLERS[args.sampler](job.space, sizes.trials, columns)
     teach(model, job.earlier)
     proposer = SpaceProposer(job.space, model, args.seed, job.anchors, validate=check_settings)
-    return Search(store, proposer, make_pruner(job), sizes.trials)
+    return Search(store, proposer, make_pruner(job), sizes.trials, folds=args.folds)
 
 
 def _place(job: Job, there: "Cluster | None", resources: "Resources | None") -> "Place":

@@ -118,7 +118,7 @@ def measure(flat: Mapping[str, Value], bundle: DataBundle, threads: int | None) 
         torch.set_num_threads(before)
     return Speed(
         training.config.backbone.name,
-        step * (images + len(bundle.val) * FORWARD_SHARE),
+        step * (images + len(training.bundle.val) * FORWARD_SHARE),
         setup,
         cost.parameters(training.model),
         pacing_horizon(training.config),

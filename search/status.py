@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.folder import LOCK
+from search.folds import told
 from search.forecast import Estimate
 from search.front import Point, front, front_lines
 from search.monitor import number, rung_lines, span, trial_line
@@ -133,6 +134,7 @@ def as_dict(status: Status) -> dict[str, Any]:
             for trial, point in status.front().items()
         ],
         "rungs": [{"epoch": epoch, **vars(rung)} for epoch, rung in tally.rungs.items()],
+        "folds": {str(n): count for n, count in tally.fold_counts().items()},
         "failures": [_failure(trial, tally.trials[trial]) for trial in tally.failures],
         "epochs": tally.epochs,
         "worker_hours": worker,
@@ -182,6 +184,8 @@ def page(status: Status, now: float) -> Group:
     lines += [Text(f"front    {t}") for t in front_lines(status.front(), status.objectives)]
     if tally.rungs:
         lines.append(Text("rungs    " + "; ".join(rung_lines(tally))))
+    if tally.folds > 1:
+        lines.append(Text("folds    " + told(tally.fold_counts(), tally.folds)))
     if meta.get("dashboard"):
         lines.append(
             Text(f"Ray      {meta['dashboard']}" + " (gone)" * (status.state != "running"))

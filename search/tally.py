@@ -11,7 +11,7 @@ from itertools import islice
 from math import isfinite, nan
 
 from search.core import Search, score
-from trainables.config import Flat
+from trainables.config import Flat, TrialConfig
 from trainables.store import Row, TrialResult
 
 
@@ -49,6 +49,8 @@ class Tally:
         self.best: str | None = None
         self.baseline: str | None = None
         self.varying: set[str] = set()  # settings in which trials differ
+        self.folds = 1
+        self._whole: Counter[str] = Counter()  # first fold -> folds that were trained whole
         self._first: Flat = {}
         self._open: dict[str, None] = {}  # an ordered set
 
@@ -73,6 +75,7 @@ class Tally:
     def add(self, trial: str, config: Flat, role: str) -> None:
         """A trial that is new."""
         self.trials[trial] = Known(len(self.trials), config, role)
+        self.folds = max(self.folds, int(config.get("folds", 1)))
         if role == "baseline" and self.baseline is None:
             self.baseline = trial
         first = self._first = self._first or config
@@ -108,17 +111,26 @@ class Tally:
     def _close(self, trial: str, known: Known, result: TrialResult) -> None:
         known.result = result
         self.ended[result.status] += 1
+        if self.folds > 1 and result.status == "completed":
+            self._whole[TrialConfig.from_flat({**known.config, "fold": 0}).trial_id] += 1
         if result.status == "failed":
             self.failures.append(trial)
 
     def _rank(self, trial: str, value: float) -> None:
         """Note a score, and whose is the highest now; ties go to the earlier trial."""
         self.trials[trial].score = value
+        if self.trials[trial].config.get("fold") and self.folds > 1:
+            return  # other images than those of a first fold: no better and no worse for it
         if trial == self.best:  # it may have fallen
             sound = {t: known.score for t, known in self.trials.items() if isfinite(known.score)}
             self.best = max(sound, key=lambda t: sound[t]) if sound else None
         elif isfinite(value) and (self.best is None or self._order(trial) > self._order(self.best)):
             self.best = trial
+
+    def fold_counts(self) -> dict[int, int]:
+        """How many configurations have so many folds, most folds first."""
+        counts = Counter(self._whole.values())
+        return {n: counts[n] for n in sorted(counts, reverse=True)}
 
     def _order(self, trial: str) -> tuple[float, int]:
         return self.trials[trial].score, -self.trials[trial].index

@@ -16,11 +16,11 @@ from search.core import score
 from search.folder import read_meta
 from search.proposer import Anchor, Model, own_value
 from spaces.space import Dimension, Space, Value
-from trainables.config import Flat, TrialConfig
+from trainables.config import REPEATED, Flat, TrialConfig
 from trainables.store import Record, Row, RunStore, Status, replace_file
 
 COPY = "warm_start.json"
-SIZES = {"epochs", "warmup_epochs", "image_size", "seed", "fold"}  # may differ, and be comparable
+SIZES = {"epochs", "warmup_epochs", "image_size", *REPEATED}  # may differ, and be comparable
 FIRST = 3  # of the best earlier configurations that are tried again at the start
 
 

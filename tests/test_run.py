@@ -22,6 +22,7 @@ def test_the_flag_list_is_exactly_this():
         "--image-size", "--sampler", "--metric", "--seed", "--inline", "--address",
         "--gpus-per-trial", "--cpus-per-trial", "--no-dashboard", "--name", "--runs", "--resume",
         "--dry-run", "--pruner", "--objectives", "--warm-start", "--hours", "--gpu-hours",
+        "--folds", "--fold-seed", "--confirm",
         "--cpu-ranks", "--placement", "--max-concurrent", "--log", "--au-null", "--au-sides",
         "--configs", "--seeds",
         "--synthetic",
