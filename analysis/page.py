@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from analysis import ensemble as ens
-from analysis import posthoc, statistics, tables
+from analysis import posthoc, statistics, tables, worth
 from analysis.corrections import After
 from analysis.final import Look
 from analysis.findings import Findings, words
@@ -78,7 +78,8 @@ def render(findings: Findings, look: Look | None) -> str:
         meta=dict.fromkeys(META) | dict(findings.board.meta),
         data=dict.fromkeys(DATA) | dict(findings.board.meta["data"]),
         space=dict.fromkeys(SPACE) | dict(findings.board.meta.get("space") or {}),
-        words=words(findings),
+        words=[*words(findings), *worth.sentences(findings)],
+        worth=worth.side_by_side(findings, look),
         notes=findings.notes,
         header=[*tables.shown(findings.table).values(), "settings that vary"],
         rows=list(_rows(findings, settings)),

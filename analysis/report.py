@@ -18,6 +18,7 @@ from analysis.findings import Findings, find, signed, words
 from analysis.leaderboard import read_board
 from analysis.pool import of_boards
 from analysis.statistics import Estimate
+from analysis.worth import sentences, side_by_side
 from trainables.cli import Parser, run_command
 from trainables.store import RunStore, replace_file
 
@@ -76,7 +77,8 @@ def summary(findings: Findings, look: Look | None, top: int) -> list[Table | Tex
         if findings.baseline is not None:
             out.append(Text(tables.UNCORRECTED, "dim"))
         out.append(_comparison_table(findings))
-    out += [Text(line) for line in words(findings)]
+        out.append(_selection_table(findings, look))
+    out += [Text(line) for line in (*words(findings), *sentences(findings))]
     out += [Text(f"note: {line}") for line in findings.notes]
     if look is not None:
         out.append(_final_table(look))
@@ -137,6 +139,16 @@ def _comparison_table(findings: Findings) -> Table:
         table.add_row("ensemble over the baseline", lead, "")
     if findings.lead is not None and findings.best != baseline:
         table.add_row("best single over it, by BBC-CV", signed(findings.lead), "")
+    return table
+
+
+def _selection_table(findings: Findings, look: Look | None) -> Table:
+    """What the best is worth by each way of asking."""
+    table = _bare("What the best is worth")
+    for column in ("", "score", "how"):
+        table.add_column(column, overflow="fold")
+    for line in side_by_side(findings, look):
+        table.add_row(line.what, line.score, Text(line.note, "dim"))
     return table
 
 

@@ -64,6 +64,8 @@ class GivenProposer:
 
 def check_flags(args: argparse.Namespace) -> None:
     """Raise ValueError for flags that contradict a list of configurations, or need one."""
+    if args.configs is not None and args.confirm is not None:
+        raise ValueError("--confirm trains the best of a search anew, --configs is none: drop one")
     if args.configs is None:
         if args.seeds is not None:
             raise ValueError("--seeds is how often each of --configs is trained: give a list")
@@ -159,7 +161,8 @@ def _constants(args: argparse.Namespace, sizes: Sizes) -> dict[str, Value]:
 def trials(args: argparse.Namespace, sizes: Sizes) -> Anchors:
     """Every trial with its role: all configurations under the first seed, then under the next.
 
-    With folds, each repeat has a seed and folds of its own, the same for all configurations. Raises ValueError where two would be the same trial.
+    With folds, each repeat has a seed and folds of its own, the same for all configurations.
+    Raises ValueError where two would be the same trial.
     """
     given, constants = args.given, _constants(args, sizes)
     roles: dict[str, str] = {}

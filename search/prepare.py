@@ -304,11 +304,12 @@ def announce(job: Job, notes: Sequence[str], console: "Console") -> None:
         f"{sizes.image_size} px (--tier, --trials, --epochs, --image-size)",
     )
     if args.folds > 1:
+        earned = "a configuration earns its further folds, the baseline has all"
         say(
             console,
             "folds",
             f"{args.folds}, of training and validation images together: each is a training of the "
-            f"{sizes.trials}; a configuration earns its further folds, the baseline has all",
+            f"{sizes.trials}; {'all are trained' if args.configs else earned}",
         )
     goal = f"metric {args.metric}"
     if costs := args.objectives[1:]:

@@ -5,11 +5,13 @@ python -m search.run --space sprint2
 
 import argparse
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search import strategy
@@ -60,7 +62,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _report(store, console) if is_whole else _leaderboard(store, console)
         if last_words:
             print(last_words, file=sys.stderr)
+    if args.confirm is not None and not code and is_whole and not last_words:
+        return _confirm(args, root)
     return code
+
+
+def _confirm(args: argparse.Namespace, root: Path) -> int:
+    """Train the best of the search anew: on Ray in a process of its own, which starts its own."""
+    from search import confirm
+
+    words = confirm.after_search(args, root)
+    if args.inline:
+        return confirm.main(words)
+    return subprocess.run([sys.executable, "-m", "search.confirm", *words]).returncode
 
 
 def _space(args: argparse.Namespace) -> "Space":
