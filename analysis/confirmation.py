@@ -106,9 +106,7 @@ def make_plan(board: Board, top: int, seeds: int, folds: int | None = None) -> P
         else:
             notes.append(f"{arm.role} of the run is the {same} itself")
     if ended.empty:
-        raise ValueError(
-            f"'{board.run.root}' has no completed configuration: let it run to its end"
-        )
+        raise ValueError(f"'{board.run.root}' has nothing completed: let it run to its end")
     configs = [TrialConfig.from_flat(r.config) for own in board.folds.values() for r in own]
     own_folds = max(wanted_folds(record) for record in board.records)
     return Plan(

@@ -89,6 +89,10 @@ def _corrected(
     weights = statistics.resample(votes.labels, ROUNDS, np.random.default_rng(1))
     known = [[t for t in group.repeats if t in votes.trials] for group in lb.groups(board)]
     groups = [[votes.row(t) for t in own] for own in known if own]
+    base = next((g.repeats for g in lb.groups(board) if lb.baseline(board)[0] in g.repeats), ())
+    if baseline is not None and len(base) > 1:
+        calls = [board.votes.calls(trial) for trial in base if trial in board.votes.trials]
+        baseline = np.stack([said for said in calls if said is not None])
     return statistics.corrected_best(
         votes.labels, votes.predicted, board.goal, weights, baseline, groups
     )

@@ -139,7 +139,7 @@ def corrected_best(
     """What the best of M models scores on images that did not choose it, and its lead there.
 
     BBC-CV (Tsamardinos et al. 2018): each round takes the winner on the images drawn and scores it,
-    and `baseline` (N,), on those left out. We deviate in pooling the left-out counts over rounds
+    and `baseline` (N,), or (S, N) of several seeds, on those left out. We deviate in pooling the left-out counts over rounds
     before the one score (a mean of F1 over three images a class would be biased). `groups` are the
     models of one configuration under several seeds: the best is then the best mean over seeds.
     """
@@ -155,10 +155,13 @@ def corrected_best(
     score = Estimate(pooled, max(0.0, pooled + low), min(1.0, pooled + high))
     if baseline is None:
         return score, None
-    same = np.broadcast_to(baseline, outside.shape)
-    base_pooled, base_each = _left_out(labels, same, goal, outside)
+    bases = [
+        _left_out(labels, np.broadcast_to(calls, outside.shape), goal, outside)
+        for calls in np.atleast_2d(baseline)
+    ]
+    base_pooled, base_each = np.mean([p for p, _ in bases]), np.mean([e for _, e in bases], 0)
     low, high = _narrowed(each - base_each, outside)
-    lead = pooled - base_pooled
+    lead = float(pooled - base_pooled)
     return score, Estimate(lead, lead + low, lead + high)
 
 

@@ -62,8 +62,8 @@ def sentences(findings: Findings) -> list[str]:
         own, base = (right[votes.row(t)] for t in (findings.best, findings.baseline))
         test = mcnemar(own, base)
         lines.append(
-            f"Of {len(own)} images the best calls {test.gained} rightly that the baseline does not, "
-            f"and the other way round {test.lost} (McNemar's exact test of accuracy: "
+            f"Of {len(own)} images the best alone calls {test.gained} rightly, and the baseline "
+            f"alone {test.lost} (McNemar's exact test of accuracy: "
             f"p {test.p:.2g}, not corrected for the choice of the best)."
         )
     return lines

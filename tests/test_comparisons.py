@@ -44,7 +44,7 @@ def test_one_difference_tells_nothing_of_its_error():
 
 
 def test_repeated_folds_of_the_same_images_fool_the_plain_t_test_and_not_the_corrected_one():
-    """Two classifiers of equal worth, nearest means of noisy features, ten repeats of five folds."""
+    """Two classifiers of equal worth, nearest means of noisy features; four times five folds."""
     rng = np.random.default_rng(2)
     plain = corrected = 0
     for _ in range(150):

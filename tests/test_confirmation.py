@@ -153,13 +153,16 @@ def test_judging_what_was_never_trained_is_refused(run):
 # --- in earnest -------------------------------------------------------------------------------
 
 
-def test_a_search_on_folds_is_confirmed_at_its_end(ended, place):
+def test_a_search_on_folds_is_confirmed_at_its_end(ended, place, monkeypatch):
+    whole, asked = confirm.main, []
+    monkeypatch.setattr(confirm, "main", lambda w: asked.extend(w) or whole([*w, "--seeds", "2"]))
     words = ["--space", "smoke", "--data", "faces:200:easy", "--image-size", "32", "--inline"]
     words += ["--epochs", "1", "--trials", "7", "--folds", "2", "--sampler", "random"]
     code, out, _ = ended(*words, "--pruner", "none", "--name", "a", "--confirm", "1")
     assert code == 0, out
+    assert asked == ["runs/a", "--top", "1", "--inline"]
     facts = confirmation.read_facts(place / "runs/a")
-    assert (facts["seeds"], facts["folds"], facts["top"]) == (5, 2, 1)
+    assert (facts["seeds"], facts["folds"], facts["top"]) == (2, 2, 1)
     assert facts["verdict"] in " ".join(out.split())
     again = RunStore.open(place / "runs/a/confirmation/rerun")
     ids = [
@@ -167,8 +170,8 @@ def test_a_search_on_folds_is_confirmed_at_its_end(ended, place):
         for r in again.records()
         if r.role == "baseline" and r.config["fold"] == 0
     ]
-    assert len(ids) == 5
-    assert len({frozenset(own) for own in ids}) == 5  # each repeat has folds of its own
+    assert len(ids) == 2
+    assert len({frozenset(own) for own in ids}) == 2  # each repeat has folds of its own
     board = read_board(again)
     assert all(record.result.status == "completed" for record in board.records)
     assert "confirmed" in (place / "runs/a/report/index.html").read_text()
