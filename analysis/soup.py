@@ -45,11 +45,15 @@ class MismatchError(ValueError):
 
 
 def kettles(board: Board) -> list[list[Record]]:
-    """The groups of at least two completed trials that may be averaged, in order of proposal."""
+    """The groups of at least two completed trials that may be averaged, in order of proposal.
+
+    None on folds: a fold has trained on validation images, on which soups are scored.
+    """
     found: dict[str, list[Record]] = {}
     for record in board.records:
         has_weights = (board.run.trial(record.id).path / WEIGHTS).is_file()
         is_network = record.config.get("features", "none") == "none"
+        is_network = is_network and int(record.config.get("folds", 1)) == 1
         if status(record, board.meta) != "completed" or not (has_weights and is_network):
             continue
         found.setdefault(start_of(record.config), []).append(record)
@@ -209,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not groups:
         raise ValueError(
             f"no two completed trials of '{args.run}' share network and start and have stored "
-            "weights: there is nothing to average"
+            "weights of the data's own split (--folds 1): there is nothing to average"
         )
     out = _opened(board, args.out or args.run / "soups")
     for group in _missing(groups, out):

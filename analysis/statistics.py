@@ -139,9 +139,10 @@ def corrected_best(
     """What the best of M models scores on images that did not choose it, and its lead there.
 
     BBC-CV (Tsamardinos et al. 2018): each round takes the winner on the images drawn and scores it,
-    and `baseline` (N,), or (S, N) of several seeds, on those left out. We deviate in pooling the left-out counts over rounds
-    before the one score (a mean of F1 over three images a class would be biased). `groups` are the
-    models of one configuration under several seeds: the best is then the best mean over seeds.
+    and `baseline` (N,) or, of several seeds, (S, N), on those left out. We deviate in pooling the
+    left-out counts over rounds before the one score (a mean of F1 over three images a class would
+    be biased). `groups` are the models of one configuration under several seeds: the best is then
+    the best mean over seeds.
     """
     inside = goal.scores(weighted_tally(labels, predicted, goal.classes, weights))
     outside = weights == 0

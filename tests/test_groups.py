@@ -212,3 +212,12 @@ def test_folds_that_saw_other_test_images_are_not_averaged():
     one = said_by(data, 1.0, 0, "test")
     with pytest.raises(ValueError, match="other images"):
         groups.mean([one, replace(one, ids=tuple(f"x{k}" for k in one.ids))])
+
+
+def test_no_soup_is_made_of_folds(folded):
+    from analysis import soup
+
+    run, names, _ = folded
+    for name in (*names[0], *names[1]):
+        run.trial(name).write(soup.WEIGHTS, b"x")
+    assert soup.kettles(read_board(run)) == []
