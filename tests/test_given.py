@@ -137,6 +137,7 @@ def test_what_is_common_is_a_space_of_constants():
 
 def test_weights_may_differ_unless_a_flag_overrules_them():
     args = SimpleNamespace(seed=0, seeds=1, weights="none", metric="macro_f1")
+    args.folds, args.fold_seed = 1, 0
     sizes = choose_sizes("tiny", "faces", 0, 32, 1, 2)
     args.given = [("a", {"weights": "/w/a.pt"}), ("b", {})]
     assert "weights" not in given.space_of(Path("x.json"), args.given).settings

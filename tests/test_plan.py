@@ -18,7 +18,7 @@ from trainables.data import cache
 LR = LogUniform(1e-3, 1e-2, 2e-3)
 PLAIN = {"backbone": "small_resnet", "lr": LR}
 NO_VOTES = "the data has no crowd votes: soft labels are off"
-FLAGS = {"seed": None, "weights": None, "metric": None, "image_size": None, "epochs": None}
+FLAGS = dict.fromkeys((*plan.DEFAULTS, "image_size", "epochs"))
 
 
 @pytest.fixture(scope="module")

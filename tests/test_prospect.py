@@ -20,7 +20,7 @@ SPEEDS = [Speed("small_resnet", 2.0, 0.0, 1_000_000, 0), Speed("vit", 4.0, 0.0, 
 def job(faces, monkeypatch):
     """Twenty trials of nine epochs, whose speeds are known."""
     monkeypatch.setattr(prospect, "_measured", lambda *_: SPEEDS)
-    args = parser().parse(["--pruner", "asha"])
+    args = parser().parse(["--pruner", "asha", "--folds", "1"])
     sizes = choose_sizes("tiny", "faces", 0, 48, 9, 20)
     return SimpleNamespace(
         args=args, space=None, data=faces, sizes=sizes, bundle=cache.load(faces), root=None
