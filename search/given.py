@@ -9,6 +9,8 @@ run. Seeds are the outer loop: a run that is cut short has every configuration e
 
 import argparse
 import json
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,10 +84,10 @@ def read(path: Path) -> Anchors:
     Raises FileNotFoundError, or ValueError saying which entry is wrong and how it should be.
     """
     try:
-        entries = json.loads(path.read_text())
+        entries = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_once)
     except FileNotFoundError:
         raise FileNotFoundError(f"--configs: no file at '{path}'") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"--configs '{path}' cannot be read as JSON: {error}") from error
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"--configs '{path}' must be a list of {{role, config}}, one or more")
@@ -95,6 +97,21 @@ def read(path: Path) -> Anchors:
             found.append(_entry(entry))
         except (LookupError, ValueError, TypeError) as error:
             raise ValueError(f"--configs '{path}', entry {number}: {error}") from error
+    twice = [role for role, n in Counter(role for role, _ in found).items() if n > 1]
+    if twice:
+        raise ValueError(
+            f"--configs '{path}': '{twice[0]}' is the role of two configurations: give each its own"
+        )
+    return found
+
+
+def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises ValueError for a name that stands twice: only one would count."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"'{name}' stands twice in one object: drop one")
+        found[name] = value
     return found
 
 
@@ -110,6 +127,11 @@ def _entry(entry: Any) -> tuple[str, dict[str, Value]]:
         raise ValueError("seeds are given by --seed (the first) and --seeds (how many): drop it")
     if flat.get("fold"):
         raise ValueError("folds are given by --folds, and all of them are trained: drop fold")
+    for name, value in flat.items():
+        if isinstance(value, float) and not math.isfinite(value):  # NaN, 1e999: no JSON, yet read
+            raise ValueError(f"setting '{name}' cannot be {value}: give a finite number")
+        if not isinstance(value, str | int | float):
+            raise TypeError(f"setting '{name}' cannot be {value!r}: give one text or number")
     TrialConfig.from_flat(flat)  # raises for what no trial knows
     return role, dict(flat)
 
@@ -168,7 +190,7 @@ def trials(args: argparse.Namespace, sizes: Sizes) -> Anchors:
     roles: dict[str, str] = {}
     for role, flat in given:
         same = roles.setdefault(TrialConfig.from_flat({**flat, **constants}).trial_id, role)
-        if same is not role:
+        if same != role:
             raise ValueError(f"configurations '{same}' and '{role}' are the same: drop one")
     return [
         (role, {**flat, **constants, **repeat})

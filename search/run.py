@@ -106,7 +106,8 @@ def _run(
     from trainables.store import RunStore
 
     if has_ended:
-        told = f"{job.root} has ended: only its report is written anew (a larger --trials goes on)"
+        more = "--seeds" if job.args.configs else "--trials"
+        told = f"{job.root} has ended: only its report is written anew (a larger {more} goes on)"
         say(console, "run", told)
         return RunStore.open(job.root), "", True
     there = cluster()

@@ -209,3 +209,28 @@ def test_the_seed_of_a_recorded_configuration_is_what_a_list_may_not_hold():
         {"role": "x", "config": {n: v for n, v in flat.items() if n != "seed"}}
     )
     assert TrialConfig.from_flat(kept) == TrialConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"role": "x", "config": {"lr": NaN}}]', "entry 1: setting 'lr' cannot be nan: give a"),
+        ('[{"role": "x", "config": {"lr": 1e999}}]', "setting 'lr' cannot be inf: give a finite"),
+        (
+            '[{"role": "x", "config": {"mix": "mixup", "mix.alpha": [1]}}]',
+            "cannot be [1]: give",
+        ),
+        ('[{"role": "x", "config": {"lr": 0.1, "lr": 0.2}}]', "'lr' stands twice in one object"),
+        ('[{"role": "x", "config": {}}, {"role": "x", "config": {"lr": 0.1}}]', "two configurat"),
+        ("[" * 100_000, "cannot be read as JSON: maximum recursion depth"),
+    ],
+)
+def test_json_that_says_two_things_or_nothing_is_refused(tmp_path, text, message):
+    (tmp_path / "list.json").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        given.read(tmp_path / "list.json")
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "list.json").write_text(json.dumps(TWO), encoding="utf-8-sig")
+    assert [role for role, _ in given.read(tmp_path / "list.json")] == ["baseline", "focal"]

@@ -227,3 +227,9 @@ def test_a_trial_with_regions_and_local_boxes_takes_a_step_under_every_rule(face
     after = list(training.model.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert all(p.isfinite().all() for p in after)
+
+
+@pytest.mark.parametrize("name", ["mixup", "remix", "mixaugment", "repeated", "cutmix"])
+def test_a_chance_of_mixing_beyond_one_is_refused(name):
+    with pytest.raises(ValueError, match="probability 7 of mixing must be within 0 and 1"):
+        MIXERS[name](np.array([3, 2]), probability=7)

@@ -42,3 +42,9 @@ def test_a_collision_is_refused(registry) -> None:
 
     with pytest.raises(ValueError, match="twice"):
         registry.register(circle)
+
+
+def test_a_text_for_a_number_is_refused(registry) -> None:
+    registry.check("circle", {"radius": 2})
+    with pytest.raises(TypeError, match="'radius' of shape 'circle' wants a number, not 'wide'"):
+        registry.check("circle", {"radius": "wide"})

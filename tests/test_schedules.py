@@ -39,6 +39,13 @@ def test_all_data_is_there_from_full_at_on(name: str) -> None:
     assert schedule(0.4) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("name", [n for n in SCHEDULES if n != "none"])
+def test_a_curriculum_that_cannot_be_is_refused(name: str) -> None:
+    for wrong in ({"full_at": -2}, {"full_at": 1.5}, {"start": 0}, {"start": 2}):
+        with pytest.raises(ValueError, match="a curriculum cannot go from"):
+            SCHEDULES[name](**wrong)
+
+
 def test_learning_rate_warms_up_then_falls_to_zero() -> None:
     factors = [warmup_cosine(s, 10, 2) for s in (0, 1, 2, 6, 10)]
     assert factors == pytest.approx([0.01, 0.505, 1.0, 0.5, 0.0])

@@ -197,8 +197,8 @@ def check_synthetic(config: TrialConfig) -> None:
     if config.synthetic.name == "generated" and config.synthetic_set == "none":
         raise ValueError(
             "synthetic 'generated' needs a set of generated images, and synthetic_set is 'none': "
-            "give --synthetic FOLDER (python -m trainables.generation makes one), or set "
-            "synthetic to 'none' or 'repeated'"
+            "give --synthetic FOLDER or, of given configurations, that setting (python -m "
+            "trainables.generation makes one), or set synthetic to 'none' or 'repeated'"
         )
 
 

@@ -57,7 +57,7 @@ def mixup(class_counts: Counts, *, alpha: float = 0.2, probability: float = 0.5)
 
     AU targets blend where both images know the AU and are unknown elsewhere.
     """
-    _check(alpha)
+    _check(alpha, probability)
 
     def apply(batch: Batch, generator: Generator) -> Batch:
         if not happens(probability, generator):
@@ -83,7 +83,7 @@ def remix(
     The class of a soft target is its largest. AU targets follow the pixels, as under MixUp. It
     moves weight to rare classes: with a rebalancing loss both act (the paper does so, with DRW).
     """
-    _check(alpha)
+    _check(alpha, probability)
     if kappa < 1:
         raise ValueError(f"kappa {kappa} is below 1: no class is rarer than itself")
     counts = torch.as_tensor(np.maximum(class_counts, 1), dtype=torch.float64)
@@ -112,13 +112,14 @@ def mixaugment(class_counts: Counts, *, alpha: float = 0.2, probability: float =
     The batch is dealt into pairs and grows by half, by the blend of each pair, in random order; its
     mean loss is a third of the paper's sum. A step costs 1.5 times as much. Control: `repeated`.
     """
-    _check(alpha)
+    _check(alpha, probability)
     return _with_pairs(probability, alpha)
 
 
 @MIXERS.register
 def repeated(class_counts: Counts, *, probability: float = 1.0) -> Transform:
     """The control of `mixaugment`: one real image of each pair again, in place of the blend."""
+    _check(1.0, probability)
     return _with_pairs(probability, None)
 
 
@@ -144,7 +145,7 @@ def cutmix(class_counts: Counts, *, alpha: float = 1.0, probability: float = 0.5
 
     An AU's target is that of the image which owns most of the AU's region.
     """
-    _check(alpha)
+    _check(alpha, probability)
 
     def apply(batch: Batch, generator: Generator) -> Batch:
         if not happens(probability, generator):
@@ -180,9 +181,11 @@ def _owner_aus(batch: Batch, order: Tensor, moved: Tensor) -> Tensor:
     return torch.where(brought > left, batch.aus[order], batch.aus)
 
 
-def _check(alpha: float) -> None:
+def _check(alpha: float, probability: float) -> None:
     if alpha <= 0:
         raise ValueError(f"alpha {alpha} of the Beta distribution must be above 0")
+    if not 0 <= probability <= 1:
+        raise ValueError(f"probability {probability} of mixing must be within 0 and 1")
 
 
 def beta(alpha: float, generator: Generator) -> float:

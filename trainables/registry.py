@@ -44,11 +44,20 @@ class Registry(Mapping[str, Builder]):
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
     def check(self, name: str, arguments: Iterable[str]) -> None:
-        """Raise LookupError unless the builder exists and takes all these hyper-parameters."""
+        """Raise LookupError unless the builder exists and takes all these hyper-parameters.
+
+        Of a mapping the values too: TypeError for a text where its default is a number.
+        """
         known = self.arguments(name)
+        values = arguments if isinstance(arguments, Mapping) else {}
         for argument in arguments:
             if argument not in known:
                 raise LookupError(unknown(f"argument of {self.kind} '{name}'", argument, known))
+            value = values.get(argument)
+            if isinstance(value, str) and isinstance(known[argument], int | float):
+                raise TypeError(
+                    f"argument '{argument}' of {self.kind} '{name}' wants a number, not '{value}'"
+                )
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

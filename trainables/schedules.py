@@ -25,6 +25,7 @@ def none_() -> Schedule:
 @SCHEDULES.register
 def linear(*, start: float = 0.3, full_at: float = CURRICULUM_FULL_AT) -> Schedule:
     """From `start` to 1 at `full_at` in a straight line (Wu et al. 2021, 2012.03107)."""
+    _check(start, full_at)
     return lambda progress: start + (1 - start) * _share(progress, full_at)
 
 
@@ -33,6 +34,7 @@ def root(
     *, start: float = 0.3, full_at: float = CURRICULUM_FULL_AT, power: float = 2.0
 ) -> Schedule:
     """Fast first, then slower: the power-th root of a line (Platanios et al. 2019, 1903.09848)."""
+    _check(start, full_at)
     first = start**power
     return lambda progress: float((first + (1 - first) * _share(progress, full_at)) ** (1 / power))
 
@@ -40,6 +42,7 @@ def root(
 @SCHEDULES.register
 def geometric(*, start: float = 0.3, full_at: float = CURRICULUM_FULL_AT) -> Schedule:
     """Slow first, then faster: growth by equal factors (Wu et al. 2021, 2012.03107)."""
+    _check(start, full_at)
     return lambda progress: float(start ** (1 - _share(progress, full_at)))
 
 
@@ -53,6 +56,7 @@ def step(
 ) -> Schedule:
     """Times `factor` after each `step_length`, all from `full_at` on (Hacohen & Weinshall 2019,
     1904.03626)."""
+    _check(start, full_at)
 
     def fraction(progress: float) -> float:
         if progress >= full_at:
@@ -71,6 +75,14 @@ def warmup_cosine(step: float, total: float, warmup: float, rest: float = 0.0) -
         return 0.01 + 0.99 * step / warmup
     share = _share(step - warmup, total - warmup) if total > warmup else 1.0
     return rest + (1 - rest) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _check(start: float, full_at: float) -> None:
+    if not (0 < start <= 1 and 0 <= full_at <= 1):
+        raise ValueError(
+            f"a curriculum cannot go from {start:g} to the whole at {full_at:g} of the training: "
+            "start must be above 0 and 1 at most, full_at within 0 and 1"
+        )
 
 
 def _share(progress: float, full_at: float) -> float:
