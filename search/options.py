@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from spaces.catalog import NAMES
 from trainables.cli import Parser, number, whole
 from trainables.config import MOST_FOLDS
 
@@ -16,7 +17,7 @@ def parser() -> Parser:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--space", help="smoke, sprint1, sprint2, or a .py file with SPACE")
+    p.add_argument("--space", help=f"{', '.join(NAMES)}, or a .py file with SPACE")
     p.add_argument(
         "--configs",
         type=Path,

@@ -1,10 +1,11 @@
 """Pretrained weights, tried on every backbone of a space before the search starts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spaces.space import Choice, Space
 from spaces.tiers import NEEDS_WEIGHTS
+from trainables.data.listing import several
 
 
 def fit_to_weights(space: Space, weights: str, image_size: int) -> tuple[Space, list[str]]:
@@ -22,10 +23,9 @@ def fit_to_weights(space: Space, weights: str, image_size: int) -> tuple[Space, 
         return space, []
     fitted, refused = _try_all(_names(space), weights, image_size)
     if not fitted:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
-        raise ValueError(f"weights '{weights}' fit no backbone of space '{space.name}': {reasons}")
+        raise ValueError(_refusal(space.name, weights, refused))
     notes = [f"{name}: {summary}" for name, summary in fitted.items()]
-    notes += [f"{name} is left out, for want of weights: {why}" for name, why in refused.items()]
+    notes += [f"{told} is left out, for want of weights: {why}" for told, why in _grouped(refused)]
     return space.without("backbone", tuple(refused)), notes
 
 
@@ -69,10 +69,33 @@ def _try_all(
     return fitted, refused
 
 
+def _refusal(space: str, weights: str, refused: Mapping[str, str]) -> str:
+    """Why no backbone has weights: of a folder without a file of theirs, what it holds."""
+    from trainables.weights import file_of
+
+    folder = Path(weights)
+    if not folder.is_dir() or any(file_of(weights, name).is_file() for name in refused):
+        reasons = "; ".join(f"{names}: {why}" for names, why in _grouped(refused))
+        return f"weights '{weights}' fit no backbone of space '{space}': {reasons}"
+    held = several(sorted(path.name for path in folder.iterdir())) or "nothing"
+    return (
+        f"no weights for any backbone of space '{space}' in '{folder}', which holds {held}: name "
+        f"a file itself, or call it BACKBONE.safetensors, with one of {', '.join(refused)}"
+    )
+
+
+def _grouped(refused: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Each reason once, with the backbones that it holds for."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in refused.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [(", ".join(names), reason) for reason, names in by_reason.items()]
+
+
 def weights_path(text: str) -> str:
     """The path as every worker can open it. Raises FileNotFoundError where there is nothing."""
     path = Path(text).resolve()
-    if not path.exists():
+    if not text or not path.exists():
         raise FileNotFoundError(
             f"no weights at '{text}'; give a file, a folder of <backbone>.safetensors, "
             "package, hub or none"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from search.pretrained import fit_to_weights
+from search.pretrained import fit_to_weights, weights_path
 from spaces.space import Choice, Space
 from trainables.backbones import build_backbone
 
@@ -53,3 +53,19 @@ def test_face_networks_are_left_out_without_their_weights() -> None:
     assert notes[0].startswith("iresnet50, hsemotion_b0: left out")
     asked = space.without("backbone", names[:2])
     assert fit_to_weights(asked, "none", 48) == (asked, [])
+
+
+def test_a_reason_for_all_is_told_once(tmp_path) -> None:
+    (tmp_path / "x.pth").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="test_resnet, small_resnet: '.*' is no file") as refusal:
+        fit_to_weights(SPACE, str(tmp_path / "x.pth"), 48)
+    assert str(refusal.value).count("x.pth") == 2
+    assert "weights_only" not in str(refusal.value)  # torch would have us trust it
+
+
+def test_a_folder_without_weights_of_a_backbone_says_what_it_holds(tmp_path) -> None:
+    (tmp_path / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"holds weights\.safetensors: name a file itself"):
+        fit_to_weights(SPACE, str(tmp_path), 48)
+    with pytest.raises(FileNotFoundError, match="no weights at ''"):
+        weights_path("")

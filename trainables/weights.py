@@ -141,7 +141,7 @@ def read_state(path: Path) -> State:
             return load_file(path)
         content = _checkpoint(path)
     except Exception as error:  # a damaged file raises anything, even a KeyError
-        text = str(error).partition("\n")[0]
+        text = str(error).partition("\n")[0].partition(" In PyTorch")[0]  # advice to trust it
         raise ValueError(
             f"'{path}' is no file of weights ({type(error).__name__}: {text})"
         ) from error
