@@ -153,3 +153,31 @@ def test_a_margin_is_put_around_and_taken_back():
     x, y = ((place + 0.5 + offset) * scale).astype(int)
     assert np.abs(framed[y, x].astype(int) - image[42, 17]).max() < 40
     assert np.array([x, y]) / scale - offset == pytest.approx(place + 0.5, abs=0.5)
+
+
+def test_a_file_of_landmarks_is_not_replaced_and_its_folder_is_made(tmp_path, capsys):
+    out = tmp_path / "new" / "l.npz"
+    assert landmarks.main(["faces:200:easy", "--out", str(out)]) == 0
+    assert f"features.file '{out}'" in capsys.readouterr().out
+    before = out.stat().st_mtime_ns
+    assert "is there: move it away" in _refused(capsys, "faces:200", "--out", str(out))
+    assert out.stat().st_mtime_ns == before
+
+
+def test_a_file_with_a_damaged_array_is_refused(tmp_path):
+    path = tmp_path / "l.npz"
+    landmark_file.write(path, FOUND)
+    data = bytearray(path.read_bytes())
+    data[-900:-500] = bytes(byte ^ 0x5A for byte in data[-900:-500])  # within the points
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="is no landmark file"):
+        landmark_file.read(path)
+
+
+def test_no_image_at_all_and_zeros_for_a_lost_face_are_refused(tmp_path):
+    zeros = POINTS.copy()
+    zeros[1] = 0  # what some programs write where they find no face
+    with pytest.raises(ValueError, match=r"all points of b\.jpg lie on one; .* has nan for all"):
+        landmark_file.write(tmp_path / "l.npz", Landmarks(FOUND.ids, zeros))
+    with pytest.raises(ValueError, match="holds no image"):
+        landmark_file.read(_write_csv(tmp_path / "l.csv", []))

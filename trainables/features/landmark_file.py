@@ -11,6 +11,7 @@ import hashlib
 import io
 import math
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ def write(path: Path, found: Landmarks) -> None:
     if path.suffix.lower() != ".npz":
         raise ValueError(f"landmarks are written to a .npz, not to '{path.name}'")
     _check(path, found)
+    path.parent.mkdir(parents=True, exist_ok=True)
     memory = io.BytesIO()
     np.savez_compressed(memory, ids=np.array(found.ids, np.str_), points=found.points)
     replace_file(path, memory.getvalue())
@@ -86,6 +88,8 @@ def content_of(path: Path) -> str:
 
 def _check(path: Path, found: Landmarks) -> None:
     points = found.points
+    if not found.ids:
+        raise ValueError(f"'{path}' holds no image")
     if points.ndim != 3 or points.shape[1] not in SCHEMES or points.shape[2] != 2:
         raise ValueError(
             f"'{path}': points of shape {points.shape}; give (images, points, 2) with "
@@ -104,6 +108,12 @@ def _check(path: Path, found: Landmarks) -> None:
             f"'{path}': some points of {several(wrong)} are not finite; an image without a face "
             "has nan for all"
         )
+    flat = [found.ids[k] for k in np.flatnonzero(np.ptp(points, 1).max(1) == 0)]
+    if flat:
+        raise ValueError(
+            f"'{path}': all points of {several(flat)} lie on one; an image without a face has nan "
+            "for all"
+        )
     if is_nan.all((1, 2)).mean() > _MOST_LOST:
         raise ValueError(f"'{path}': no face in {len(found.lost())} of {len(found.ids)} images")
 
@@ -118,7 +128,7 @@ def _read_npz(path: Path) -> Landmarks:
             if absent:
                 raise ValueError(f"no {' and no '.join(absent)} in it, but {list(arrays)}")
             ids, points = arrays["ids"], arrays["points"]
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"'{path}' is no landmark file: {error}") from error
     if ids.ndim != 1 or ids.dtype.kind != "U" or points.dtype.kind not in "fiu":
         raise ValueError(

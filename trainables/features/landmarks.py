@@ -113,7 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the file; 0, or 1 where some image shows no face. Raises ValueError or OSError."""
     parser = Parser(
         prog="python -m trainables.features.landmarks",
-        description="Write the facial landmarks of a data set to a file.",
+        description="Write the facial landmarks of a data set to a file, which trials read as "
+        "features 'landmarks' with features.file FILE (their path whole).",
         epilog="Exit code 0: every image has a face; 1: some have none; 2: nothing was written.",
     )
     parser.add_argument("source", help="a folder, a manifest, or faces[:N[:DIFFICULTY]]")
@@ -122,12 +123,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse(arguments)
     if given.out.suffix.lower() != ".npz":
         raise ValueError(f"--out '{given.out}': give a name that ends in .npz")
+    if given.out.exists():
+        raise FileExistsError(f"'{given.out}' is there: move it away, or give another --out")
     found = _found(given.source, given.model)
     landmark_file.write(given.out, found)
     lost = found.lost()
     print(f"{len(found.ids) - len(lost)} faces of {len(found.ids)} images in {given.out}")
     if lost:
         print(f"no face in {len(lost)}, which are taken for the mean face: {several(lost)}")
+    print(f"trials read it as features 'landmarks', features.file '{given.out.resolve()}'")
     return 1 if lost else 0
 
 
