@@ -49,4 +49,8 @@ def check_set(space: Space, bundle: DataBundle) -> list[str]:
         return []
     folder = str(space.settings["synthetic_set"])
     made = set_for(Path(folder), bundle)
+    shown = bundle.class_counts().astype(bool)
+    missing = [n for k, n in enumerate(bundle.class_names) if shown[k] and k not in made.labels]
+    if missing:
+        raise ValueError(f"the synthetic set at '{folder}' has no image of {', '.join(missing)}")
     return [f"generated images: {len(made)} from {folder}, made from these training images alone"]

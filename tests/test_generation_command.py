@@ -1,12 +1,14 @@
 """The command that makes synthetic images, its judges, and its sheets."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from small_data import draw
 
 from trainables import cli
 from trainables.data import cache
@@ -118,6 +120,8 @@ def test_called_again_it_goes_on_where_it_was(ended, written, monkeypatch):
         (["--stepps", "3"], "Did you mean '--steps'"),
         (["--images", "5", "--ratio", "1"], "not allowed with argument"),
         (["--aus", "many"], "unknown AU vocabulary 'many'"),
+        (["--images", "3", "--size", "32"], "--images 3: give 14 or more"),
+        (["--ratio", "1e12"], "--ratio 1e+12 is more than trials may ask for: 10"),
     ],
 )
 def test_a_mistake_is_told_in_a_line(ended, words, message):
@@ -135,6 +139,41 @@ def test_data_that_is_not_there_and_other_settings_are_mistakes(ended, written):
     code, _, err = ended(*WORDS, "--gamma", "3", "--out", str(written))
     assert code == 2
     assert "holds a GAN of gamma 1.0, now 3.0" in err
+
+
+def test_a_class_without_training_images_and_data_without_aus_are_no_hindrance(place, ended):
+    for split, kinds in (("train", "ab"), ("val", "abc"), ("test", "ab")):
+        for seed, kind in enumerate(kinds):
+            for k in range(6):
+                draw(place / "data" / split / kind / f"{k}.png", len(split) * 100 + seed * 10 + k)
+    code, out, err = ended("data", *WORDS[1:], "--ratio", "0.5", "--out", "x")
+    assert code == 0, err
+    assert "action units: not judged" in out
+    assert "fit: 3 of 3" in err  # where there is no terminal, progress is lines
+    assert set(read_set(place / "x")[0].labels.tolist()) == {0, 1}
+
+
+def test_losses_that_are_no_numbers_are_a_mistake(ended, monkeypatch):
+    def step(self):
+        raise FloatingPointError("step 0: the losses are nan; lower lr")
+
+    monkeypatch.setattr(command.Fitting, "step", step)
+    code, _, err = ended(*WORDS, "--out", "x")
+    assert code == 2
+    assert "error: step 0: the losses are nan; lower lr" in err
+
+
+def test_an_interrupted_fit_says_how_it_goes_on(ended, written, monkeypatch, place):
+    shutil.copytree(written, place / "x")
+
+    def step(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command.Fitting, "step", step)
+    words = (WORDS[0], *WORDS[1:3], "--steps", "4", *WORDS[5:], "--out", "x")
+    code, _, err = ended(*words)
+    assert code == 130
+    assert "kept in 'x'; the same command goes on from there" in err
 
 
 def set_of(images, labels, aus):

@@ -104,6 +104,7 @@ def test_the_probe_within_each_class():
     assert sorted(of) == [0, 1]  # of class 2 there are too few
     assert of[0] < 0.75
     assert of[1] > 0.99
+    assert judges.probe_by_class(real, labels, fake[:30], np.full(30, 3)) == {}  # no real ones
 
 
 def test_rows_are_matched_by_class():

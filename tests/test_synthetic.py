@@ -307,6 +307,15 @@ def test_with_a_set_every_corner_of_the_space_can_be_tried(bundle, folder):
         check_set(fitted, replace(bundle, name="other"))
 
 
+def test_a_set_without_a_class_is_refused_before_the_search(bundle, folder, tmp_path):
+    made, meta = read_set(folder)
+    rows = made.labels != 2
+    write_set(tmp_path, SyntheticSet(*(v[rows] for v in vars(made).values())), meta)
+    fitted, _ = name_set(space(), str(tmp_path))
+    with pytest.raises(ValueError, match=f"has no image of {bundle.class_names[2]}"):
+        check_set(fitted, bundle)
+
+
 def test_a_given_configuration_is_tried_with_its_set(bundle, folder):
     flat = config("generated", folder).flat()
     check.build(flat, bundle)

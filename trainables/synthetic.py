@@ -27,6 +27,7 @@ Rule = Callable[[DataBundle, str, np.random.Generator], Split | None]
 
 SYNTHETIC: Registry[Callable[..., Rule]] = Registry("synthetic images")
 WHICH = ("all", "tail")
+MOST = 10.0  # synthetic images for each real one
 
 
 @SYNTHETIC.register
@@ -144,7 +145,7 @@ def draw_rows(labels: Ints, counts: Ints, rng: np.random.Generator) -> Ints:
 def _check(ratio: float, classes: str, balance: float) -> None:
     if classes not in WHICH:
         raise LookupError(unknown("synthetic.classes", classes, WHICH))
-    if not 0 < ratio <= 10:
-        raise ValueError(f"synthetic.ratio {ratio:g} must be above 0, and 10 at most")
+    if not 0 < ratio <= MOST:
+        raise ValueError(f"synthetic.ratio {ratio:g} must be above 0, and {MOST:g} at most")
     if not 0 <= balance <= 1:
         raise ValueError(f"synthetic.balance {balance:g} must be within 0 and 1")

@@ -135,7 +135,7 @@ def probe_by_class(
 ) -> dict[int, float]:
     """The AUC of the probe within each class that has five samples of both kinds."""
     found = {}
-    for k in np.unique(fake_labels).tolist():
+    for k in np.intersect1d(fake_labels, real_labels).tolist():
         auc = probe_auc(real[real_labels == k], fake[fake_labels == k], seed)
         if not np.isnan(auc):
             found[int(k)] = auc

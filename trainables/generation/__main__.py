@@ -8,6 +8,7 @@ synthetic ones asked to show the same, a class a row) and meta.json. Called agai
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,36 +30,49 @@ from trainables.generation import judge, provenance, sheet
 from trainables.generation.agreement import agreement
 from trainables.generation.conditions import wanted
 from trainables.generation.diffaugment import read_policy
-from trainables.generation.fit import Fitting, Settings, draw_images, fit
+from trainables.generation.fit import CHECKPOINT, Fitting, Settings, draw_images, fit
 from trainables.generation.game import GAMES
 from trainables.generation.gan import Shape, halvings
 from trainables.generation.synthetic_set import SyntheticSet, write_set
 from trainables.store import replace_file, write_json
-from trainables.synthetic import additional
+from trainables.synthetic import MOST, additional
 
 Show = Callable[[str, int, int, str], None]  # stage, done, of how many, a word on it
-SHOWN, SHEETS = (
-    6,
-    10,
-)  # real and synthetic images of a class on the sheet; sheets while it is fitted
+SHOWN, SHEETS = 6, 10  # images of a class on the sheet, real and synthetic; sheets of a fit
+TOLD = 20  # lines of each stage where there is no terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse(arguments)
     settings = Settings(**{f.name: getattr(given, f.name) for f in fields(Settings)})
+    if given.ratio > MOST:
+        raise ValueError(f"--ratio {given.ratio:g} is more than trials may ask for: {MOST:g}")
     read_policy(settings.policy), GAMES[settings.loss], halvings(given.size)  # raise what is wrong
     console = Console(stderr=True)
-    with progress(console) as show:
-        policy = aus.Policy(given.aus, given.au_null, given.au_sides)
-        entry = cache.prepare(
-            given.data, given.size, lambda stage, done, n: show(stage, done, n, ""), policy=policy
-        )
-        bundle = cache.load(entry)
-        found = produce(bundle, settings, given, show)
+    try:
+        with progress(console) as show:
+            bundle = _data(given, show)
+            if given.images is not None and given.images < len(bundle.class_names):
+                raise ValueError(f"--images {given.images}: give {len(bundle.class_names)} or more")
+            found = produce(bundle, settings, given, show)
+    except KeyboardInterrupt:
+        if (given.out / CHECKPOINT).is_file():
+            print(f"kept in '{given.out}'; the same command goes on from there", file=sys.stderr)
+        raise
+    except FloatingPointError as error:
+        raise ValueError(str(error)) from error
     for line in judge.lines(found):
         print(line)
     print(f"written: {given.out}; search with --synthetic {given.out}")
     return 0
+
+
+def _data(given: argparse.Namespace, show: Show) -> DataBundle:
+    policy = aus.Policy(given.aus, given.au_null, given.au_sides)
+    entry = cache.prepare(
+        given.data, given.size, lambda stage, done, n: show(stage, done, n, ""), policy=policy
+    )
+    return cache.load(entry)
 
 
 def parser() -> Parser:
@@ -206,7 +220,7 @@ def samples(fitting: Fitting, bundle: DataBundle, seen: provenance.Seen, path: P
 
 @contextmanager
 def progress(console: Console) -> Iterator[Show]:
-    """A bar for each stage that is reported to it."""
+    """A bar for each stage that is reported to it; without a terminal, a line now and then."""
     columns = (
         *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
         *(TimeRemainingColumn(), TextColumn("{task.fields[word]}")),
@@ -218,6 +232,8 @@ def progress(console: Console) -> Iterator[Show]:
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=total, word="")
             bar.update(tasks[stage], completed=done, total=total, word=word)
+            if not console.is_terminal and done % max(1, total // TOLD) == 0 and done:
+                print(f"{stage}: {done} of {total} {word}".rstrip(), file=sys.stderr, flush=True)
 
         yield show
 

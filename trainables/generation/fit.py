@@ -229,6 +229,8 @@ def draw_images(
     generator: Generator, labels: NDArray[np.int64], aus: NDArray[np.int8], seed: int
 ) -> NDArray[np.uint8]:
     """One image (N, 3, S, S) for each condition."""
+    if not len(labels):
+        return np.empty((0, 3, 1, 1), np.uint8)
     chance = Chance().manual_seed(_seed(seed, "images"))
     device = next(generator.parameters()).device
     noise = torch.randn(len(labels), generator.noise, generator=chance)
@@ -238,7 +240,7 @@ def draw_images(
         kind = torch.from_numpy(labels[rows.numpy()])
         made = generator(noise[rows].to(device), kind.to(device), units.to(device))
         out.append(((made.float() + 1) * 127.5).round().clamp(0, 255).byte().cpu())
-    return torch.cat(out).numpy() if out else np.empty((0, 3, 1, 1), np.uint8)
+    return torch.cat(out).numpy()
 
 
 def _seed(*parts: object) -> int:

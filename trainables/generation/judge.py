@@ -186,6 +186,12 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     like, copies, units = found["likeness"], found["memorisation"], found["action_units"]
     gain = found["classification"]["generated_minus_repeated"]["macro_f1_all"]
     helps = "helps" if gain["mean"] > 2 * gain["sd"] else "does not help beyond chance"
+    shows = (
+        f"AUC {number(units['auc_on_synthetic'])} of what was asked for "
+        f"({number(units['auc_on_validation'])} on validation images)"
+    )
+    if units["auc_on_validation"] is None:
+        shows = "not judged, as none is labelled on ten images with it and ten without"
     helps = "harms" if gain["mean"] < -2 * gain["sd"] else helps
     return [
         f"likeness: KID {like['kid']:.3f} (training images {like['kid_of_training_images']:.3f}), "
@@ -195,8 +201,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         f"({copies['alike_share_of_validation']:.1%})",
         f"is it synthetic? AUC {number(found['probe']['auc'])} (0.5: cannot be told; "
         f"training images {number(found['probe']['auc_of_training_images'])})",
-        f"action units: AUC {number(units['auc_on_synthetic'])} of what was asked for "
-        f"({number(units['auc_on_validation'])} on validation images)",
+        f"action units: {shows}",
         f"as training images: macro-F1 {gain['mean']:+.3f} ± {gain['sd']:.3f} over repeated real "
         f"ones: {helps}, in a classifier of simple features",
     ]
