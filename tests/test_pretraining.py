@@ -429,6 +429,9 @@ def test_an_interrupted_command_says_how_to_go_on_and_can(told, place, monkeypat
         (["--out", "w.pt"], "is neither a folder nor a .safetensors file"),
         (["--warmup", "3"], "give less than 1"),
         (["--weights", "gone.pt"], "no weights at 'gone.pt'"),
+        (["--method", "simclr", "--set", "dim=0"], "dim 0 is not 2 or more"),
+        (["--method", "byol", "--set", "dim=-5"], "dim -5 is not 2 or more"),
+        (["--base-lr", "1e30", "--epochs", "1", "--warmup", "0"], "try a lower --base-lr"),
     ],
 )
 def test_a_mistake_is_told_in_a_message(told, place, words, message):
@@ -437,6 +440,12 @@ def test_a_mistake_is_told_in_a_message(told, place, words, message):
     assert message in err
     assert "Traceback" not in err
     assert not list(place.rglob("*.safetensors"))
+
+
+def test_settings_are_refused_before_images_are_read(told, place, monkeypatch):
+    monkeypatch.setattr(command, "gather", None)
+    for words in (["--method", "mae"], ["--set", "patch=7"], ["--weights", "gone.pt"]):
+        assert told(*DATA, *SHORT, "--out", "w", *words)[0] == 2
 
 
 def test_what_to_leave_out_must_be_clear(told, place):

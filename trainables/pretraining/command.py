@@ -21,7 +21,7 @@ from trainables.config import Part, Value
 from trainables.data import cache
 from trainables.data.listing import several
 from trainables.pretraining.files import Files
-from trainables.pretraining.fit import check_same, pretrain
+from trainables.pretraining.fit import build, check_same, pretrain
 from trainables.pretraining.methods import METHODS
 from trainables.pretraining.pool import Pool, gather
 from trainables.pretraining.record import origin, read_record
@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_done(files, settings)
     else:
         files.prepare(given.resume, given.force)
+        build(settings)  # raises what is wrong before images are read, which may take long
         pool = _gather(given, console)
         try:
             _train(pretrain(settings, pool, files, given.force), settings, console)
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except FloatingPointError as error:
             raise ValueError(str(error)) from error
     say(console, "weights", f"{files.weights}: {origin(read_record(files.weights))}")
+    say(console, "next", f"python -m search.run --space SPACE --weights {files.weights}")
     return 0
 
 

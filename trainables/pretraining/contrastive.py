@@ -77,6 +77,8 @@ class Branch(nn.Module):
 
     def __init__(self, backbone: Backbone, dim: int) -> None:
         super().__init__()
+        if dim < 2:
+            raise ValueError(f"dim {dim} is not 2 or more")
         self.backbone = backbone
         self.projection = two_layers(backbone.channels[-1], dim)
 

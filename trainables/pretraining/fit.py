@@ -17,13 +17,14 @@ from torch import Generator, Tensor, nn
 
 from trainables import state
 from trainables.augment import Batch
-from trainables.backbones import build_backbone
+from trainables.backbones import Backbone, build_backbone
 from trainables.balance import Losses
 from trainables.optim import Stepper
 from trainables.pretraining.files import Files
 from trainables.pretraining.methods import METHODS
 from trainables.pretraining.picture import draw
 from trainables.pretraining.pool import Pool
+from trainables.pretraining.pretext import Pretext
 from trainables.pretraining.record import Record, versions
 from trainables.pretraining.settings import Settings
 from trainables.pretraining.settling import settle
@@ -70,20 +71,12 @@ class Pretraining:
     """The state of a pretraining between epochs."""
 
     def __init__(self, settings: Settings, pool: Pool) -> None:
-        if settings.control not in CONTROLS:
-            raise LookupError(unknown("control", settings.control, CONTROLS))
-        METHODS.check(settings.method.name, settings.method.args)
         seed_everything(settings.seed, "pretraining")
         self.settings, self.pool, self.rows = settings, pool, list[Row]()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.backbone = build_backbone(settings.backbone, settings.image_size)
-        self.loaded = ""
-        if settings.weights != "none":
-            report = load_weights(self.backbone, settings.backbone, settings.weights)
-            self.loaded = report.summary()
+        self.backbone, self.pretext, self.loaded = build(settings)
+        if self.loaded:
             log.info(self.loaded)
-        build = METHODS[settings.method.name]
-        self.pretext = build(self.backbone, settings.image_size, **settings.method.args)
         self.module = self.pretext.module.to(self.device).to(memory_format=torch.channels_last)
         groups = decay_groups(self.module, settings.weight_decay)
         optimizer = torch.optim.AdamW(groups, settings.lr, betas=BETAS, fused=True)
@@ -172,6 +165,21 @@ class Pretraining:
             )
 
 
+def build(settings: Settings) -> tuple[Backbone, Pretext, str]:
+    """The backbone, what teaches it, and which weights it begins with, if any.
+
+    Raises LookupError, ValueError or OSError for settings that cannot be.
+    """
+    if settings.control not in CONTROLS:
+        raise LookupError(unknown("control", settings.control, CONTROLS))
+    METHODS.check(settings.method.name, settings.method.args)
+    backbone, loaded = build_backbone(settings.backbone, settings.image_size), ""
+    if settings.weights != "none":
+        loaded = load_weights(backbone, settings.backbone, settings.weights).summary()
+    method = METHODS[settings.method.name]
+    return backbone, method(backbone, settings.image_size, **settings.method.args), loaded
+
+
 def identity(settings: Settings, pool: Pool) -> dict[str, Any]:
     """What a state must have in common with a pretraining to be gone on from."""
     return {**settings.as_json(), "images": pool.proof.seen_digest}
@@ -234,6 +242,8 @@ def finish(run: Pretraining, files: Files) -> None:
     settle(run.backbone, (run.images(part, generator) for part in parts))
     net = run.backbone.net.state_dict()
     tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in net.items()}
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise FloatingPointError("the weights are not finite at the end; try a lower --base-lr")
     picture = draw(run.pretext, run.images(rows[:PICTURED], generator), generator)
     files.finish(tensors, _record(run), picture)
 

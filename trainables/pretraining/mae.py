@@ -49,6 +49,8 @@ def mae(
     """
     check_share("mask_ratio", mask_ratio)
     net = _vision_transformer(backbone)
+    if decoder_depth < 0:
+        raise ValueError(f"decoder_depth {decoder_depth} is below 0")
     model = MaskedAutoencoder(net, decoder_depth, decoder_width)
 
     def loss(images: Tensor, generator: Generator) -> Found:
@@ -82,7 +84,7 @@ class MaskedAutoencoder(nn.Module):
 
     def __init__(self, net: Any, depth: int, width: int) -> None:
         super().__init__()
-        if width % 4:
+        if width < 4 or width % 4:
             raise ValueError(f"decoder_width {width} is no multiple of 4")
         self.net = net
         rows, columns = net.patch_embed.grid_size
