@@ -7,6 +7,7 @@ of `search.run --configs`, begun as a command of its own, since this package kno
 
 import argparse
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -77,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = _command(args, boards[-1], configs, plan, rest, is_begun)
     console.print(Text(shlex.join(command[1:]), "dim"), soft_wrap=True)
     code = train(command)
+    if code == 2:  # a mistake, which it has told: the same command would end the same way
+        return code
     if code:
         again = shlex.join(["python", "-m", "analysis.ablate", *words])
         print(f"the training ended with {code}; go on with:\n  {again}", file=sys.stderr)
@@ -85,8 +88,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(command: Sequence[str]) -> int:
-    """Run the training, its output as it comes; its exit code."""
-    return subprocess.run(command).returncode
+    """Run the training, its output as it comes; its exit code.
+
+    Interrupted it is waited for, as it ends by itself: it keeps what it has and stops Ray.
+    """
+    with subprocess.Popen(command) as process:
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # Ctrl-C in a terminal, which reaches it too
+            return process.wait()
+        finally:
+            process.terminate()  # after a second Ctrl-C; else it has ended
+            signal.signal(signal.SIGTERM, before)
 
 
 def _is_begun(plan: Plan, folder: Path) -> bool:
@@ -157,11 +171,15 @@ def _tell(plan: Plan, console: Console) -> None:
     say(
         console,
         "cost",
-        f"about {total / 60:.0f} minutes on one worker, at the speed of the runs (what leaves one "
+        f"about {_time(total)} on one worker, at the speed of the runs (what leaves one "
         "thing out is taken to be as slow as the winner)",
     )
     for note in plan.notes:
         say(console, "note", note, "yellow")
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
 
 
 def _tables(plan: Plan, folder: Path, console: Console) -> int:

@@ -152,7 +152,7 @@ def make_plan(
             arm = _rung(board, record, place, top, epochs)
             same = next((a for a in [base, *rungs] if a.config == arm.config), None)
             if same is not None:
-                notes.append(f"the best of {arm.role} is the same configuration as {same.role}")
+                notes.append(f"{arm.role} is the same configuration as {same.role}")
                 continue
             if arm.role in scores:
                 arm = Arm(f"{arm.role} ({_name(board)})", arm.kind, arm.config, arm.source)

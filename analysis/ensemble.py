@@ -272,7 +272,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ensemble = build(runs.votes, runs.goal, 0, runs.baseline, runs.known, limits)
     folder = args.out or args.runs[0] / "report"
     record.save(ensemble, runs.votes, folder, runs.origin)
-    for line in [*runs.notes, *record.told(ensemble)]:
+    for line in [*runs.notes, *record.told(ensemble), f"written: {folder / 'ensemble.json'}"]:
         print(line)
     return 0
 

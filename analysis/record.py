@@ -85,15 +85,16 @@ def told(ensemble: Ensemble) -> Iterator[str]:
     """What the command prints."""
     yield f"{ensemble.method} ({ensemble.note})" if ensemble.note else ensemble.method
     for name, estimate in ensemble.honest.items():
-        yield f"  {name}: {estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+        if math.isfinite(estimate.value):
+            yield f"  {name}: {estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
     yield "methods: score on images that did not choose, behind the best, on those that did"
     for row in ensemble.table:
         mark = " <- chosen" if row.is_chosen else ""
         cost = f"  {row.latency_ms:.1f} ms" if math.isfinite(row.latency_ms) else ""
-        yield (
-            f"  {row.method:18} {row.members:3}  {row.crossfit:.3f}  "
-            f"{row.behind:.3f} ± {row.behind_se:.3f}  {row.optimistic:.3f}{cost}{mark}"
-        )
+        honest = f"{row.crossfit:.3f}  {row.behind:.3f} ± {row.behind_se:.3f}"
+        if not math.isfinite(row.crossfit):
+            honest = "too few images to tell"
+        yield f"  {row.method:18} {row.members:3}  {honest}  {row.optimistic:.3f}{cost}{mark}"
     best = [point for point in ensemble.front if point.is_best]
     if best:
         yield "front: milliseconds, score"

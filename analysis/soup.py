@@ -187,10 +187,20 @@ def _data(board: Board) -> "DataBundle":
 
 
 def _opened(board: Board, root: Path) -> RunStore:
-    if (root / "run.json").exists():
-        return RunStore.open(root)
-    name = f"{board.meta.get('name', board.run.root.name)}-soups"
-    return RunStore.create(root, {**board.meta, "name": name, "soups_of": str(board.run.root)})
+    """The run that the soups are trials of. Raises FileExistsError for another run's."""
+    source = str(board.run.root.resolve())
+    if not (root / "run.json").exists():
+        name = f"{board.meta.get('name', board.run.root.name)}-soups"
+        return RunStore.create(root, {**board.meta, "name": name, "soups_of": source})
+    out = RunStore.open(root)
+    theirs = out.meta().get("soups_of")
+    is_inside = root.resolve().parent == Path(source)  # whose run may have been moved as a whole
+    if theirs is None or (not is_inside and Path(theirs).resolve() != Path(source)):
+        raise FileExistsError(
+            f"'{root}' is {'a search' if theirs is None else f'the soups of {theirs}'}, not the "
+            f"soups of '{board.run.root}': give another --out"
+        )
+    return out
 
 
 def _missing(groups: Sequence[Sequence[Record]], out: RunStore) -> Iterable[Sequence[Record]]:

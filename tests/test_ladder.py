@@ -1,5 +1,7 @@
 """The ladder of a made-up ablation, element by element; the command end to end and its mistakes."""
 
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -227,6 +229,45 @@ def test_a_dry_run_tells_plan_and_cost_and_begins_nothing(tmp_path: Path, monkey
     minutes = len(plan.arms) * 3 * 27 * 4.0 / 60
     assert f"about {minutes:.0f} minutes on one worker" in out
     assert not (run.root / "ablation").exists()
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_training_ends_by_itself(tmp_path: Path, number: str) -> None:
+    child = tmp_path / "child.py"  # takes its time to end, as Ray does
+    child.write_text(
+        "import signal, time, pathlib\n"
+        "def end(*_):\n"
+        "    time.sleep(0.5)\n"
+        f"    pathlib.Path({str(tmp_path / 'kept')!r}).touch()\n"
+        "    raise SystemExit(130)\n"
+        "signal.signal(signal.SIGINT, end)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "print('begun', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    code = (
+        "import sys\nfrom analysis import ablate\n"
+        f"sys.exit(ablate.train([sys.executable, {str(child)!r}]))"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == b"begun\n"
+    if number == "SIGINT":  # as a terminal's Ctrl-C, to both
+        os.killpg(parent.pid, signal.SIGINT)
+    else:
+        parent.terminate()
+    assert parent.wait(30) == 130
+    parent.stdout.close()
+    assert (tmp_path / "kept").exists()
+
+
+def test_a_mistake_in_the_training_is_not_to_be_repeated(tmp_path: Path, monkeypatch, capsys):
+    run = make_run(tmp_path / "run", 12, DATA)
+    monkeypatch.setattr(ablate, "train", lambda command: 2)
+    assert ablate.main([str(run.root), "--", "--nope"]) == 2
+    assert "go on with" not in capsys.readouterr().err
 
 
 def test_the_training_is_a_command_on_the_same_data(tmp_path: Path, monkeypatch, capsys):

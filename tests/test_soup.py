@@ -147,3 +147,14 @@ def test_a_run_without_two_of_a_kind_is_told(cooked: RunStore, tmp_path: Path) -
     RunStore.create(tmp_path / "run", cooked.meta())
     with pytest.raises(ValueError, match="nothing to average"):
         soup.main([str(tmp_path / "run")])
+
+
+def test_soups_do_not_go_into_another_run(cooked: RunStore, tmp_path: Path) -> None:
+    other = RunStore.create(tmp_path / "other", cooked.meta())
+    for folder in (other.root, cooked.root):
+        with pytest.raises(FileExistsError, match="is a search, not the soups of"):
+            soup.main([str(cooked.root), "--out", str(folder)])
+    RunStore.create(tmp_path / "soups", {**cooked.meta(), "soups_of": str(other.root)})
+    with pytest.raises(FileExistsError, match="the soups of .*other, not the soups"):
+        soup.main([str(cooked.root), "--out", str(tmp_path / "soups")])
+    assert not other.records()
