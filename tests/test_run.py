@@ -207,7 +207,7 @@ PLAIN = "'backbone': 'small_resnet', 'lr': LogUniform(1e-3, 1e-2, 2e-3)"
         (f"SPACE = Space('m', {{{PLAIN}, 'dropout': 7.0}})", "'dropout' cannot be 7"),
         (
             f"SPACE = Space('m', {{{PLAIN}, 'loss': 'focal', 'loss.gamma': 'big'}})",
-            "loss 'focal' with gamma 'big' at 32 px cannot be used",
+            "argument 'gamma' of loss 'focal' wants a number, not 'big'",
         ),
     ],
 )
