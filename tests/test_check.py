@@ -71,10 +71,6 @@ def test_a_condition_on_a_plug_in_that_does_not_exist_is_refused():
     ("settings", "message"),
     [
         (
-            {"loss": "focal", "loss.gamma": "big"},
-            "loss 'focal' with gamma 'big' at 48 px cannot be used",
-        ),
-        (
             {"attention": "au_cross", "attention.width": 63},
             "attention 'au_cross' with width 63 .* must be a multiple",
         ),
@@ -92,6 +88,12 @@ def test_a_part_that_cannot_be_built_is_refused_with_its_arguments(settings, mes
     check.check_space(space)
     with pytest.raises(ValueError, match=message):
         check.check_on_data(space, bundle)
+
+
+def test_a_text_for_a_number_is_refused_before_anything_is_built():
+    space = sized(space_of(**{"loss": "focal", "loss.gamma": "big"}), image_size=48)[0]
+    with pytest.raises(TypeError, match="'gamma' of loss 'focal' wants a number, not 'big'"):
+        check.check_space(space)
 
 
 def test_a_part_is_built_once_however_many_corners_hold_it(bundle, monkeypatch):
