@@ -1,13 +1,15 @@
 """A run as the analysis reads it: its record, the votes of its trials, what they are votes on."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.groups import Folds, as_repeat, folds_of
+from analysis.groups import Folds, Group, as_repeat, ended_folds, folds_of, groups_of
 from analysis.statistics import Goal
 from analysis.votes import Votes, read_votes
 from trainables import metrics
@@ -59,8 +61,24 @@ class Board:
         """Validation images per class (K,)."""
         return np.bincount(self.votes.labels, minlength=len(self.class_names))
 
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The configurations, repeats that stand alike together, in the order begun."""
+        ended = {trial: len(ended_folds(own)) for trial, own in self.folds.items()}
+        stand = {r.id: (status(r, self.meta), ended.get(r.id)) for r in self.records}
+        return groups_of(self.records, stand)
+
+    @cached_property
+    def varying(self) -> list[str]:
+        """The settings that differ between trials."""
+        return varying(self.records)
+
+    @cached_property
+    def _by_id(self) -> dict[str, Record]:
+        return {record.id: record for record in self.records}
+
     def record(self, trial: str) -> Record:
-        return next(record for record in self.records if record.id == trial)
+        return self._by_id[trial]
 
 
 def read_board(run: RunStore) -> Board:
@@ -88,3 +106,14 @@ def status(record: Record, meta: Mapping[str, Any]) -> str:
     if record.result and record.result.status != "running":
         return record.result.status
     return "unfinished" if meta.get("finished") else "running"
+
+
+def varying(records: Sequence[Record]) -> list[str]:
+    """The settings that differ between trials, in the order of the configuration."""
+    found: dict[str, set[Any]] = {}
+    counts = Counter[str]()
+    for record in records:
+        counts.update(record.config.keys())
+        for name, value in record.config.items():
+            found.setdefault(name, set()).add(value)
+    return [n for n, values in found.items() if len(values) > 1 or counts[n] < len(records)]

@@ -241,7 +241,9 @@ def average(votes: Votes, weights: Mapping[str, float]) -> tuple[Floats, Floats]
     """The weighted mean of the trials' class (N, K) and AU probabilities (N, A; NaN if none)."""
     row = np.array([weights.get(trial, 0.0) for trial in votes.trials])
     row /= row.sum()
-    known = (row > 0) & ~np.isnan(votes.au_probs).any((1, 2))
+    used = np.flatnonzero(row > 0)
+    known = np.zeros(len(row), bool)
+    known[used] = ~np.isnan(votes.au_probs[used]).any((1, 2))
     if not known.any():
         return mix(row, votes.probs), np.full(votes.aus.shape, np.nan, np.float32)
     heads = np.where(known, row, 0.0)

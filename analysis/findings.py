@@ -17,6 +17,9 @@ from analysis.pool import counts_of, known_of
 from analysis.statistics import Estimate
 
 ROUNDS = 1000
+PEERS = 11  # the best and ten that it is compared with
+POWER_80 = 0.8416212  # the 80 % point of the standard normal
+REACH = 5.0  # standard errors: one round in ten million
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Findings:
     lead: Estimate | None  # its lead over the baseline on the same images
     majority: dict[str, float] | None
     notes: tuple[str, ...]
+    detectable: float | None = None  # the smallest difference that this data would show
 
     def row(self, trial: str) -> "pd.Series[Any]":
         """The row of a trial, which is that of its configuration."""
@@ -65,7 +69,10 @@ def find(board: Board) -> Findings:
     if majority is None and board.votes.trials:
         notes.append("the majority scores are unknown: run.json has no data.train_counts")
     shown = tuple(line for line in notes if line)
-    return Findings(board, table, found, baseline, ensemble, corrected, lead, majority, shown)
+    return Findings(
+        *(board, table, found, baseline, ensemble, corrected, lead, majority, shown),
+        detectable(board, ranked["trial"].head(PEERS).tolist()),
+    )
 
 
 def rivals(table: pd.DataFrame, chosen: Sequence[str]) -> list[str]:
@@ -85,10 +92,13 @@ def _corrected(
 ) -> tuple[Estimate | None, Estimate | None]:
     if len(set(trials) & set(board.votes.trials)) < 2:
         return None, None
-    votes = board.votes.pick(trials)
+    wanted = set(trials) & set(board.votes.trials)
+    near = in_reach(board, sorted(wanted))
+    known = [[t for t in group.repeats if t in wanted] for group in lb.groups(board)]
+    known = [own for own in known if near.intersection(own)]
+    votes = board.votes.pick(trial for own in known for trial in own)
     weights = statistics.resample(votes.labels, ROUNDS, np.random.default_rng(1))
-    known = [[t for t in group.repeats if t in votes.trials] for group in lb.groups(board)]
-    groups = [[votes.row(t) for t in own] for own in known if own]
+    groups = [[votes.row(t) for t in own] for own in known]
     base = next((g.repeats for g in lb.groups(board) if lb.baseline(board)[0] in g.repeats), ())
     if baseline is not None and len(base) > 1:
         calls = [board.votes.calls(trial) for trial in base if trial in board.votes.trials]
@@ -96,6 +106,35 @@ def _corrected(
     return statistics.corrected_best(
         votes.labels, votes.predicted, board.goal, weights, baseline, groups
     )
+
+
+def detectable(board: Board, trials: Sequence[str]) -> float | None:
+    """The difference in score between two such trials, one seed each, that would be found in four
+    of five data sets like this one: 2.8 standard errors of their paired difference (the median
+    over pairs with the best). None for fewer than two that differ."""
+    known_trials = set(board.votes.trials)
+    rows = [board.votes.row(trial) for trial in trials if trial in known_trials]
+    if len(rows) < 2:
+        return None
+    each = statistics.influence(board.votes.labels, board.votes.predicted[rows], board.goal)
+    errors = np.sqrt(((each[1:] - each[0]) ** 2).sum(1))
+    known = errors[errors > 0]
+    return float((statistics.NORMAL_95 + POWER_80) * np.median(known)) if len(known) else None
+
+
+def in_reach(board: Board, trials: Sequence[str]) -> set[str]:
+    """The trials that chance in the images might put first; of many, most cannot be.
+
+    Those more than REACH standard errors of their difference from the best behind it are left out.
+    """
+    rows = [board.votes.row(trial) for trial in trials]
+    labels, predicted = board.votes.labels, board.votes.predicted[rows]
+    scores = board.goal.scores(statistics.tally(labels, predicted, board.goal.classes))
+    each = statistics.influence(labels, predicted, board.goal)
+    best = int(scores.argmax())
+    errors = np.sqrt(((each - each[best]) ** 2).sum(1))
+    near = scores >= scores[best] - REACH * errors
+    return {trial for trial, is_near in zip(trials, near, strict=True) if is_near}
 
 
 def _passed_over(table: pd.DataFrame, best: str | None) -> str:
@@ -147,6 +186,12 @@ def words(findings: Findings) -> list[str]:
     )
     lines += _corrected_words(findings, float(row["score"]))
     lines += _ensemble_words(findings)
+    if findings.detectable is not None:
+        lines.append(
+            "The smallest difference in score between two trials like the best that "
+            f"{len(board.votes.labels)} images would show (in four of five such data sets, at "
+            f"95 %): about {findings.detectable:.3f}; chance in the training seeds comes on top."
+        )
     if findings.majority:
         m = findings.majority
         lines.append(

@@ -29,8 +29,9 @@ def folds_of(records: Iterable[Record]) -> dict[str, tuple[Record, ...]]:
     """The trials of each repeat by fold, in the order in which the repeats were begun."""
     found: dict[str, list[Record]] = {}
     for record in records:
-        config = TrialConfig.from_flat(record.config)
-        key = replace(config, fold=0).trial_id if config.folds > 1 else record.id
+        key = record.id
+        if int(record.config.get("folds", 1)) > 1:
+            key = replace(TrialConfig.from_flat(record.config), fold=0).trial_id
         found.setdefault(key, []).append(record)
     ordered = [tuple(sorted(own, key=lambda r: int(r.config["fold"]))) for own in found.values()]
     return {own[0].id: own for own in ordered}

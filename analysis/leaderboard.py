@@ -6,17 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import statistics
-from analysis.board import GOALS, NAMES, Board, read_board, status
-from analysis.groups import Group, ended_folds, groups_of
+from analysis import intervals, measures
+from analysis.board import GOALS, NAMES, Board, read_board, status, varying
+from analysis.groups import Group, ended_folds
 from analysis.seeds import spread, within
 from trainables import metrics
-from trainables.metrics import MIN_SUPPORT, Floats, Ints
+from trainables.metrics import Floats, Ints
 from trainables.store import Record, RunStore
 
-__all__ = ["GOALS", "NAMES", "Board", "frame", "read_board", "status"]
+__all__ = ["GOALS", "NAMES", "Board", "frame", "read_board", "status", "varying"]
 
-ROUNDS = 1000  # of the bootstrap
 TOLERANCE = 0.01  # between a stored score and the recomputed one: probabilities are kept as float16
 NOTHING_YET = "no trial has usable predictions"
 
@@ -63,13 +62,6 @@ def majority(board: Board) -> dict[str, float] | None:
     return metrics.majority_scores(train, board.votes.labels, len(counts), board.goal.name)
 
 
-def varying(records: Sequence[Record]) -> list[str]:
-    """The settings that differ between trials, in the order of the configuration."""
-    names = list(dict.fromkeys(name for record in records for name in record.config))
-    missing = object()
-    return [n for n in names if len({r.config.get(n, missing) for r in records}) > 1]
-
-
 def frame(board: Board) -> pd.DataFrame:
     """The leaderboard: best score first, those of some folds after those of all, then the rest.
 
@@ -98,10 +90,7 @@ def _standing(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def groups(board: Board) -> list[Group]:
     """The configurations of the run, repeats that stand alike together, in the order begun."""
-    ended = {trial: len(ended_folds(own)) for trial, own in board.folds.items()}
-    return groups_of(
-        board.records, {r.id: (status(r, board.meta), ended.get(r.id)) for r in board.records}
-    )
+    return board.groups
 
 
 def _measured(
@@ -131,10 +120,8 @@ def _measured(
 
 def _sampled(board: Board, trials: Sequence[str]) -> Floats:
     """The score in each round of the bootstrap (B, M), the rounds the same for all trials."""
-    votes = board.votes
-    weights = statistics.resample(votes.labels, ROUNDS, np.random.default_rng(0))
-    called = votes.predicted[[votes.row(trial) for trial in trials]]
-    return statistics.bootstrap(votes.labels, called, board.goal, weights)["score"]
+    rows = [board.votes.row(trial) for trial in trials]
+    return intervals.sampled_scores(board.votes, board.goal, rows)
 
 
 def _columns(board: Board) -> list[str]:
@@ -185,47 +172,27 @@ def _seconds(record: Record) -> float:
 
 def measure(board: Board) -> dict[str, dict[str, float]]:
     """All scores of all trials with predictions; trial id -> column -> value."""
-    votes, out = board.votes, {}
-    for trial, probs, au_probs in zip(votes.trials, votes.probs, votes.au_probs, strict=True):
-        row = metrics.scores(votes.labels, probs, board.goal.name)
-        counts = metrics.confusion(votes.labels, probs.argmax(1), len(board.class_names))
-        for k, recall in enumerate(metrics.recalls(counts)):
-            row[recall_column(board, k)] = float(recall)
-        if au_probs.size and not np.isnan(au_probs).any():
-            f1 = metrics.au_f1(votes.aus, au_probs)
-            row |= {au_column(board, a): float(value) for a, value in enumerate(f1)}
-            row["au_f1"] = mean_au_f1(votes.aus, au_probs)
-        out[trial] = row
-    if votes.trials:
-        _add_intervals(board, out)
-    for trial, said in votes.partial.items():  # on the images of their folds, which others share
-        out[trial] = metrics.scores(said.labels, said.probs, board.goal.name)
-    return out
+    votes = board.votes
+    partial = {  # on the images of their folds, which others share
+        trial: metrics.scores(said.labels, said.probs, board.goal.name)
+        for trial, said in votes.partial.items()
+    }
+    if not votes.trials:
+        return partial
+    recalls, units = measures.recalls(votes, len(board.class_names)), measures.of_units(votes)
+    columns = measures.of_classes(votes, board.goal)
+    columns |= {recall_column(board, k): recalls[:, k] for k in range(len(board.class_names))}
+    columns |= {au_column(board, a): units[:, a] for a in range(len(board.au_names))}
+    columns["au_f1"] = measures.mean_of_units(votes.aus, units)
+    reference = baseline(board)[0]
+    base = None if reference is None else votes.row(reference)
+    columns |= intervals.of_scores(votes, board.goal, columns["score"], base)
+    return measures.as_rows(votes, columns) | partial
 
 
 def mean_au_f1(aus: Ints, au_probs: Floats) -> float:
     """Mean F1 over the AUs that enough images show; NaN if there is none."""
-    enough = (aus == 1).sum(0) >= MIN_SUPPORT
-    return float(metrics.au_f1(aus, au_probs)[enough].mean()) if enough.any() else float("nan")
-
-
-def _add_intervals(board: Board, rows: dict[str, dict[str, float]]) -> None:
-    votes, reference = board.votes, baseline(board)[0]
-    weights = statistics.resample(votes.labels, ROUNDS, np.random.default_rng(0))
-    sampled = statistics.bootstrap(votes.labels, votes.predicted, board.goal, weights)["score"]
-    low, high = statistics.interval(sampled)
-    for m, trial in enumerate(votes.trials):
-        rows[trial] |= {"score low": float(low[m]), "score high": float(high[m])}
-    if reference is None:
-        return
-    low, high = statistics.interval(sampled - sampled[:, [votes.row(reference)]])
-    for m, trial in enumerate(votes.trials):
-        if trial != reference:
-            rows[trial] |= {
-                "vs baseline": rows[trial]["score"] - rows[reference]["score"],
-                "vs baseline low": float(low[m]),
-                "vs baseline high": float(high[m]),
-            }
+    return float(measures.mean_of_units(aus, metrics.au_f1(aus, au_probs)[None])[0])
 
 
 def _note(record: Record, row: Mapping[str, Any], board: Board) -> str:

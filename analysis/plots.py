@@ -13,21 +13,50 @@ import plotly.graph_objects as go
 
 from analysis.findings import Findings
 from analysis.importance import Importance, is_log, is_number
-from analysis.leaderboard import varying
 from analysis.tables import setting
 
 BLUE, ORANGE, GREEN, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9"
 PURPLE, GREY, PALE, INK = "#CC79A7", "#8a8f98", "#d5d8dd", "#1c2127"
+DASHES = ("solid", "dot", "dashdot", "longdash", "longdashdot", "dash")  # of curves, best first
+SYMBOLS = {"completed": "circle", "stopped": "circle-open", "failed": "x"}  # read without colour
 STATUS = {"completed": BLUE, "stopped": GREY, "running": ORANGE, "unfinished": ORANGE}
+MOST = 2000  # points of a figure, beyond, the best and others by chance
+MOST_CURVES = 300
 HIGHLIGHTED = 5  # trials whose curve has a colour of its own
 DIMENSIONS = 7  # axes of the parallel coordinates
 EFFECTS = 4  # settings with a plot of their own
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 
 
+LINES = {"gridcolor": "#e6e9ed", "linecolor": "#b3b9c2", "zerolinecolor": "#d5d8dd"}
+TEMPLATE = go.layout.Template(  # plotly's own are 7 kB a figure
+    layout={
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "xaxis": {**LINES, "title": {"standoff": 12}},
+        "yaxis": {**LINES, "title": {"standoff": 12}},
+        "colorway": [BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY],
+    }
+)
+
+
 def safe(text: object) -> str:
     """The text as plotly shows it, letter by letter."""
     return html.escape(str(text))
+
+
+def thinned(table: pd.DataFrame, most: int = MOST) -> pd.DataFrame:
+    """At most so many trials: half of them the best, the others by chance; their order stays."""
+    if len(table) <= most:
+        return table
+    best = table["rank"].rank(method="first") <= most // 2
+    rest = table[~best].sample(most - int(best.sum()), random_state=0)
+    return table[best | table.index.isin(rest.index)]
+
+
+def share_shown(table: pd.DataFrame, shown: pd.DataFrame) -> str:
+    """What a title adds where not all trials are drawn."""
+    return "" if len(shown) == len(table) else f", {len(shown):,} of {len(table):,} trials"
 
 
 def styled(figure: go.Figure, title: str, x: str, y: str, height: int = 420) -> go.Figure:
@@ -43,7 +72,7 @@ def styled(figure: go.Figure, title: str, x: str, y: str, height: int = 420) -> 
             "pad": {"b": 12, "l": 12},
             "font": {"size": 16},
         },
-        template="plotly_white",
+        template=TEMPLATE,
         height=height,
         font={"family": FONT, "size": 13, "color": INK},
         margin={"l": 60, "r": 20, "t": 70, "b": 90},
@@ -80,14 +109,17 @@ def learning_curves(findings: Findings) -> go.Figure | None:
             and (status.get(trial) in ("stopped", "failed")) == is_cut  # a further seed has no row
         ]
         if rest:
+            drawn = rest[:: -(-len(rest) // MOST_CURVES)]
+            if len(drawn) < len(rest):
+                name += f" ({len(drawn)} of {len(rest):,})"
             figure.add_scatter(
-                **_joined(rest), mode="lines", name=name, line={"color": color, "width": 1.2}
+                **_joined(drawn), mode="lines", name=name, line={"color": color, "width": 1.2}
             )
-    for trial, color in named.items():
+    for (trial, color), dash in zip(named.items(), DASHES, strict=False):
         if curves[trial]:
             x, y = zip(*curves[trial], strict=True)
             role = "baseline" if trial == findings.baseline else f"rank {ranked.index(trial) + 1}"
-            style = {"color": color, "width": 2.5, "dash": "dash" if color == RED else "solid"}
+            style = {"color": color, "width": 2.5, "dash": "dash" if color == RED else dash}
             label = f"{role}: {safe(trial)}"
             figure.add_scatter(x=x, y=y, mode="lines+markers", name=label, line=style)
             figure.data[-1].marker.size = 5
@@ -121,25 +153,27 @@ def score_by_trial(findings: Findings) -> go.Figure | None:
     table = findings.table[findings.table["score"].notna()].sort_values("index")
     if table.empty:
         return None
-    figure = go.Figure()
-    for status, part in table.groupby("status"):
+    figure, drawn = go.Figure(), thinned(table)
+    for status, part in drawn.groupby("status"):
         text = [f"{safe(t)} ({safe(r)})" for t, r in zip(part["trial"], part["role"], strict=True)]
         figure.add_scatter(
             x=part["index"], y=part["score"], mode="markers", name=safe(status), text=text,
             marker={"color": STATUS.get(str(status), GREY), "size": 8,
-                    "symbol": "circle" if status == "completed" else "circle-open"},
+                    "symbol": SYMBOLS.get(str(status), "triangle-up-open")},
         )  # fmt: skip
     running = table["score"].cummax()
+    steps = running.diff().ne(0) | (table["index"] == table["index"].max())
     figure.add_scatter(
-        x=table["index"], y=running, mode="lines", name="best so far",
+        x=table["index"][steps], y=running[steps], mode="lines", name="best so far",
         line={"color": INK, "width": 1.5, "shape": "hv"},
     )  # fmt: skip
-    for name, level, color in _levels(findings):
+    for (name, level, color), dash in zip(_levels(findings), DASHES[1:], strict=False):
         figure.add_scatter(
             x=[table["index"].min(), table["index"].max()], y=[level, level], mode="lines",
-            name=f"{name} {level:.3f}", line={"color": color, "dash": "dash", "width": 1.5},
+            name=f"{name} {level:.3f}", line={"color": color, "dash": dash, "width": 1.5},
         )  # fmt: skip
-    return styled(figure, "Score by trial", "trial, in order of proposal", "validation score", 440)
+    title = f"Score by trial{share_shown(table, drawn)}"
+    return styled(figure, title, "trial, in order of proposal", "validation score", 440)
 
 
 def _levels(findings: Findings) -> list[tuple[str, float, str]]:
@@ -175,7 +209,7 @@ def effects(findings: Findings, found: Importance) -> list[go.Figure]:
     """The score that importances are of, against each of the settings that matter most."""
     scores = found.target.scores
     table = findings.table[findings.table["trial"].isin(list(scores))]
-    table = table.assign(score=table["trial"].map(scores))
+    table = thinned(table.assign(score=table["trial"].map(scores)))
     names = [
         name for name in found.groups if f"setting {name}" in table and found.groups[name][0] > 0
     ]
@@ -188,7 +222,8 @@ def _effect(table: pd.DataFrame, name: str, words: str) -> go.Figure:
     if is_number(values):
         figure.add_scatter(x=values, y=table["score"], mode="markers", showlegend=False)
         figure.data[0].marker = {
-            "color": [STATUS.get(s, GREY) for s in table["status"]], "size": 8, "opacity": 0.8,
+            "color": [STATUS.get(s, GREY) for s in table["status"]], "size": 7, "opacity": 0.8,
+            "symbol": [SYMBOLS.get(s, "triangle-up-open") for s in table["status"]],
         }  # fmt: skip
         if is_log(values):
             figure.update_xaxes(type="log")
@@ -197,17 +232,18 @@ def _effect(table: pd.DataFrame, name: str, words: str) -> go.Figure:
         for option in order:
             scores = table.loc[values == option, "score"]
             figure.add_box(
-                y=scores, name=f"{safe(option)}<br>n={len(scores)}", boxpoints="all", jitter=0.4,
+                y=scores, name=f"{safe(option)}<br>n={len(scores)}", jitter=0.4,
+                boxpoints="all" if len(table) <= MOST_CURVES else False,
                 pointpos=0, marker={"color": BLUE, "size": 5}, line={"color": GREY, "width": 1},
                 fillcolor="rgba(86,180,233,0.15)", showlegend=False,
             )  # fmt: skip
-    return styled(figure, f"Score by {safe(name)}", safe(name), f"validation {words}", 380)
+    return styled(figure, f"{words.capitalize()} by {safe(name)}", safe(name), "score", 380)
 
 
 def parallel_coordinates(findings: Findings, found: Importance) -> go.Figure | None:
     """One line a trial through its settings to its score."""
     table = findings.table[findings.table["score"].notna()]
-    ranked = [*found.groups, *varying(findings.board.records)]
+    ranked = [*found.groups, *findings.board.varying]
     names = [
         n
         for n in dict.fromkeys(ranked)
@@ -215,6 +251,7 @@ def parallel_coordinates(findings: Findings, found: Importance) -> go.Figure | N
     ][:DIMENSIONS]
     if len(table) < 2 or not names:
         return None
+    every, table = table, thinned(table, MOST_CURVES)
     axes = [_axis(table[f"setting {name}"], name) for name in names]
     score = table["score"].to_numpy()
     axes.append({"label": "score", "values": score})
@@ -224,7 +261,8 @@ def parallel_coordinates(findings: Findings, found: Importance) -> go.Figure | N
             line={"color": score, "colorscale": "Cividis", "showscale": False},
         )
     )  # fmt: skip
-    styled(figure, "Settings and score (drag along an axis to select)", "", "", 480)
+    title = f"Settings and score{share_shown(every, table)} (drag along an axis to select)"
+    styled(figure, title, "", "", 480)
     figure.update_layout(margin={"l": 90, "r": 60, "t": 110, "b": 30})
     return figure.update_layout(title={"yref": "container", "y": 0.97, "yanchor": "top"})
 
@@ -247,18 +285,3 @@ def _axis(values: "pd.Series[Any]", name: str) -> dict[str, Any]:
     codes = [text.index(str(value)) for value in values]
     shown = [safe(t) for t in text]
     return {"label": label, "values": codes, "tickvals": list(range(len(text))), "ticktext": shown}
-
-
-def seconds_by_trial(findings: Findings) -> go.Figure | None:
-    """How long each trial took."""
-    table = findings.table[findings.table["seconds"] > 0].sort_values("index")
-    if table.empty:
-        return None
-    figure = go.Figure()
-    for status, part in table.groupby("status"):
-        color = STATUS.get(str(status), RED)
-        figure.add_bar(x=part["index"], y=part["seconds"], name=safe(status), marker_color=color)
-        figure.data[-1].text = [safe(trial) for trial in part["trial"]]
-        figure.data[-1].textposition = "none"
-    title = f"Time per trial (sum {table['seconds'].sum() / 3600:.2f} h)"
-    return styled(figure, title, "trial, in order of proposal", "seconds", 320)

@@ -151,7 +151,7 @@ def _joined(parts: Sequence[Votes]) -> Votes:
         probs.append(part.probs[:, order])
         same = part.au_probs.shape[2] == first.au_probs.shape[2]
         shape = (len(part.trials), *first.aus.shape)
-        aus.append(part.au_probs[:, order] if same else np.full(shape, np.nan, np.float32))
+        aus.append(part.au_probs[:, order] if same else np.full(shape, np.nan, np.float16))
     trials = [trial for part in parts for trial in part.trials]
     rows = sorted(range(len(trials)), key=trials.__getitem__)
     return replace(

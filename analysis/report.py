@@ -12,28 +12,38 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis import final as sealed
-from analysis import record, tables
+from analysis import record, tables, written
 from analysis.final import Look
 from analysis.findings import Findings, find, signed, words
 from analysis.leaderboard import read_board
 from analysis.pool import of_boards
+from analysis.sheets import Pictures
 from analysis.statistics import Estimate
+from analysis.study import study
 from analysis.worth import sentences, side_by_side
 from trainables.cli import Parser, run_command
 from trainables.store import RunStore, replace_file
 
+SHEET = "contact_sheet.png"
 NARROW = ("rank", "trial", "status", "score", "vs baseline", "accuracy", "uar")  # 80 columns
 
 
-def write_report(run: RunStore, final: bool = False) -> Path:
+def write_report(run: RunStore, final: bool = False, has_pictures: bool = False) -> Path:
     """Write RUN/report and return its page; `final` opens the sealed test split."""
-    return _write(*_investigate(run, final))
+    findings, look = _investigate(run, final)
+    return _write(findings, look, has_pictures=has_pictures)
 
 
-def report_run(run: RunStore, console: Console, final: bool = False, top: int = tables.TOP) -> Path:
+def report_run(
+    run: RunStore,
+    console: Console,
+    final: bool = False,
+    top: int = tables.TOP,
+    has_pictures: bool = False,
+) -> Path:
     """Write RUN/report and print its summary; `final` opens the sealed test split."""
     findings, look = _investigate(run, final)
-    path = _write(findings, look, top)
+    path = _write(findings, look, top, has_pictures)
     for line in summary(findings, look, top):
         console.print(line)
     console.print(Text(f"report: {path}"), soft_wrap=True)
@@ -45,20 +55,31 @@ def _investigate(run: RunStore, final: bool) -> tuple[Findings, Look | None]:
     return findings, sealed.look(findings, sys.argv) if final else None
 
 
-def _write(findings: Findings, look: Look | None, top: int = tables.TOP) -> Path:
+def _write(
+    findings: Findings, look: Look | None, top: int = tables.TOP, has_pictures: bool = False
+) -> Path:
     from analysis.page import render
 
     board = findings.board
     folder = board.run.root / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    tables.write_tables(board, findings.table, folder, _title(findings), top)
-    for name in ("ensemble.json", "ensemble_val.npz"):  # none of an earlier report may stay
+    for name in ("ensemble.json", "ensemble_val.npz", SHEET):  # none of an earlier report may stay
         (folder / name).unlink(missing_ok=True)
+    found = study(findings, _pictures(findings) if has_pictures else None)
+    written.write(found, folder, _title(findings), top)
+    if found.pictures.png:
+        replace_file(folder / SHEET, found.pictures.png)
     if findings.ensemble is not None:
         runs = of_boards([board])
         record.save(findings.ensemble, runs.votes, folder, runs.origin)
-    replace_file(folder / "index.html", render(findings, look).encode())
+    replace_file(folder / "index.html", render(found, look).encode())
     return folder / "index.html"
+
+
+def _pictures(findings: Findings) -> Pictures:
+    from analysis.pictures import pictures
+
+    return pictures(findings)
 
 
 def _title(findings: Findings) -> str:
@@ -180,11 +201,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--final", action="store_true", help="open the sealed test split and write the look down"
     )
+    parser.add_argument(
+        "--pictures", action="store_true", help="show the surest mistakes, and where the best looks"
+    )
     parser.add_argument("--top", type=int, default=tables.TOP, help="rows of the summary")
     args = parser.parse(argv)
     if args.top < 1:
         parser.error(f"--top {args.top}: at least 1")
-    report_run(RunStore.open(args.run), Console(), args.final, args.top)
+    report_run(RunStore.open(args.run), Console(), args.final, args.top, args.pictures)
     return 0
 
 

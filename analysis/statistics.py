@@ -87,12 +87,24 @@ def weighted_tally(labels: Ints, predicted: Ints, classes: int, weights: Floats)
     for start in range(0, models, MODELS_AT_ONCE):
         part = predicted[start : start + MODELS_AT_ONCE].T  # (N, m)
         calls = (part[:, :, None] == np.arange(classes)).astype(np.float32)
-        right = calls * (part == labels[:, None])[:, :, None]
         shape = (rounds, part.shape[1], classes)
         said[:, start : start + shape[1]] = (weights @ calls.reshape(len(part), -1)).reshape(shape)
-        hits[:, start : start + shape[1]] = (weights @ right.reshape(len(part), -1)).reshape(shape)
+        for k in range(classes):  # only images of the class can be hits of it
+            own = labels == k
+            hits[:, start : start + shape[1], k] = weights[:, own] @ calls[own, :, k]
     support = weights @ (labels[:, None] == np.arange(classes)).astype(np.float32)
     return Tally(hits, said, np.broadcast_to(support[:, None], said.shape))
+
+
+def resampled(labels: Ints, predicted: Ints, goal: Goal, weights: Floats) -> Floats:
+    """The score of each model in each round (B, M), a few models at a time."""
+    scores = np.empty((len(weights), len(predicted)))
+    for start in range(0, len(predicted), MODELS_AT_ONCE):
+        rows = slice(start, start + MODELS_AT_ONCE)
+        scores[:, rows] = goal.scores(
+            weighted_tally(labels, predicted[rows], goal.classes, weights)
+        )
+    return scores
 
 
 def accuracies(counts: Tally) -> Floats:
@@ -144,7 +156,7 @@ def corrected_best(
     be biased). `groups` are the models of one configuration under several seeds: the best is then
     the best mean over seeds.
     """
-    inside = goal.scores(weighted_tally(labels, predicted, goal.classes, weights))
+    inside = resampled(labels, predicted, goal, weights)
     outside = weights == 0
     own = groups or [[m] for m in range(len(predicted))]
     means = np.stack([inside[:, list(rows)].mean(1) for rows in own], 1)
@@ -164,6 +176,23 @@ def corrected_best(
     low, high = _narrowed(each - base_each, outside)
     lead = float(pooled - base_pooled)
     return score, Estimate(lead, lead + low, lead + high)
+
+
+def corrected_lead(labels: Ints, mine: Ints, others: Ints, goal: Goal, weights: Floats) -> Estimate:
+    """The lead of the best of some models (M, N) over the best of others (M', N).
+
+    As in `corrected_best`: both winners of a round are chosen on the images drawn and compared on
+    those left out, so that neither many models nor luck with these images makes a lead.
+    """
+    outside = weights == 0
+    sides = []
+    for predicted in (mine, others):
+        winners = resampled(labels, predicted, goal, weights).argmax(1)
+        sides.append(_left_out(labels, predicted[winners], goal, outside))
+    (pooled, each), (other_pooled, other_each) = sides
+    low, high = _narrowed(each - other_each, outside)
+    lead = pooled - other_pooled
+    return Estimate(lead, lead + low, lead + high)
 
 
 def _left_out(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.leaderboard import Board, varying
+from analysis.leaderboard import Board
 from trainables.store import replace_file
 
 TOP = 10
@@ -71,7 +71,7 @@ def head(table: pd.DataFrame, top: int = TOP) -> pd.DataFrame:
 
 def markdown(board: Board, table: pd.DataFrame, top: int = TOP) -> str:
     """The best trials and the baseline as a Markdown table, with what varied between them."""
-    names = varying(board.records)
+    names = board.varying
     columns = shown(table)
     header = [*columns.values(), *names]
     lines = [f"| {' | '.join(map(escape, header))} |", "|" + " --- |" * len(header)]

@@ -6,6 +6,7 @@ M trials, N images, K classes, A action units.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +27,11 @@ class Votes:
     labels: NDArray[np.int64]  # (N,)
     probs: NDArray[np.float32]  # (M, N, K)
     aus: NDArray[np.int8]  # (N, A)
-    au_probs: NDArray[np.float32]  # (M, N, A); NaN for a trial without an AU head
+    au_probs: NDArray[np.float16]  # (M, N, A), as they are stored; NaN: no AU head
     problems: Mapping[str, str]  # trial id -> why it is not among `trials`
     partial: Mapping[str, Predictions] = field(default_factory=dict)  # of some folds' images only
 
-    @property
+    @cached_property
     def predicted(self) -> NDArray[np.int64]:
         """The class each trial calls each image (M, N)."""
         calls: NDArray[np.int64] = self.probs.argmax(2)
@@ -45,8 +46,12 @@ class Votes:
             names, self.ids, self.labels, self.probs[rows], self.aus, self.au_probs[rows], {}
         )
 
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {trial: row for row, trial in enumerate(self.trials)}
+
     def row(self, trial: str) -> int:
-        return self.trials.index(trial)
+        return self._rows[trial]
 
     def calls(self, trial: str | None) -> NDArray[np.int64] | None:
         """The class that the trial calls each image (N,); None for no trial."""
@@ -102,19 +107,20 @@ def _align(
     found: dict[str, Predictions], problems: dict[str, str], classes: int, split: str
 ) -> Votes:
     """Bring the commonest set of images into one order; leave out who has other images."""
-    images = {trial: frozenset(predictions.ids) for trial, predictions in found.items()}
+    sets = {predictions.ids: frozenset(predictions.ids) for predictions in found.values()}
+    images = {trial: sets[predictions.ids] for trial, predictions in found.items()}
     counts = Counter(images.values())
     if not counts:
-        empty = np.zeros((0, 0, 0), np.float32)
-        none = np.zeros(0, np.int64)
-        return Votes((), (), none, empty[..., :classes], np.zeros((0, 0), np.int8), empty, problems)
+        none, probs = np.zeros(0, np.int64), np.zeros((0, 0, classes), np.float32)
+        no_aus = np.zeros((0, 0, 0), np.float16)
+        return Votes((), (), none, probs, np.zeros((0, 0), np.int8), no_aus, problems)
     common = max(counts, key=lambda ids: (counts[ids], len(ids), min(ids)))
     ids = tuple(sorted(common))  # chance draws images by place: no trial may decide on it
     place = {image: row for row, image in enumerate(ids)}
     sound: dict[str, Predictions] = {}
     reference: Predictions | None = None
     for trial, predictions in found.items():
-        if images[trial] != common:
+        if images[trial] is not common and images[trial] != common:
             shared = len(images[trial] & common)
             problems[trial] = (
                 f"its {split} predictions are of other images: {shared} of the {len(ids)} that "
@@ -132,6 +138,8 @@ def _align(
 
 
 def _ordered(predictions: Predictions, place: Mapping[str, int]) -> Predictions:
+    if predictions.ids == tuple(place):
+        return predictions
     order = np.empty(len(place), np.int64)
     order[[place[image] for image in predictions.ids]] = np.arange(len(place))
     return Predictions(
@@ -147,12 +155,13 @@ def _stack(
     sound: dict[str, Predictions], reference: Predictions, problems: dict[str, str]
 ) -> Votes:
     units = reference.aus.shape[1]
-    au_probs = np.full((len(sound), len(reference.ids), units), np.nan, np.float32)
-    for row, predictions in enumerate(sound.values()):
+    names, ids = tuple(sound), reference.ids
+    au_probs = np.empty((len(sound), len(ids), units), np.float16)
+    probs = np.empty((len(sound), *reference.probs.shape), np.float32)
+    for row, name in enumerate(names):
+        predictions = sound.pop(name)
         said = predictions.au_probs
-        if said.shape[1] == units and np.isfinite(said).all():
-            au_probs[row] = said
-    probs = np.stack([predictions.probs for predictions in sound.values()])
-    return Votes(
-        tuple(sound), reference.ids, reference.labels, probs, reference.aus, au_probs, problems
-    )
+        is_sound = said.shape[1] == units and np.isfinite(said).all()
+        au_probs[row] = said if is_sound else np.nan
+        probs[row] = predictions.probs
+    return Votes(names, ids, reference.labels, probs, reference.aus, au_probs, problems)

@@ -28,6 +28,10 @@ FORBIDDEN = {
     "analysis.pool": ["ray", "optuna", "torch", "spaces", "search"],
     "analysis.soup": ["ray", "optuna", "torch", "spaces", "search"],  # torch when it works
     "analysis.report": ["ray", "optuna", "torch", "spaces", "search"],
+    "analysis.page": ["ray", "optuna", "torch", "spaces", "search"],
+    "analysis.pictures": ["ray", "optuna", "torch", "spaces", "search"],
+    "analysis.compare": ["ray", "optuna", "torch", "spaces", "search"],
+    "trainables.npz": ["spaces", "search", "analysis", *HEAVY],
     "analysis.ablate": ["ray", "optuna", "torch", "spaces", "search"],
     "analysis.posthoc": ["ray", "optuna", "torch", "spaces", "search"],
     "analysis.predict": ["spaces", "search", "pandas", "scipy", "safetensors", "onnx", *HEAVY],

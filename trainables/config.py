@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any
 
 from trainables.registry import unknown
@@ -84,7 +85,7 @@ class TrialConfig:
 
         Raises LookupError for an unknown setting, TypeError for a value of the wrong type.
         """
-        types = {f.name: type(f.default) for f in fields(cls)}
+        types = _types()
         values: dict[str, Any] = {}
         for name, value in flat.items():
             part, dot, argument = name.partition(".")
@@ -122,6 +123,12 @@ class TrialConfig:
     def group_id(self) -> str:
         """The same without REPEATED: trials of one group are repeats of one configuration."""
         return _digest({k: v for k, v in self.flat().items() if k not in REPEATED})
+
+
+@cache
+def _types() -> dict[str, type]:
+    """The type of each setting."""
+    return {f.name: type(f.default) for f in fields(TrialConfig)}
 
 
 CURRICULUM_FULL_AT, DEFERRED_START, BASICS_SHARE = 0.5, 0.7, 0.1  # of the builders of those names

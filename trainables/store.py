@@ -26,6 +26,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables import npz
 from trainables.config import Flat, TrialConfig
 
 STATE_FILES = ("last.pt", "previous.pt")  # where a trial goes on from, the first that is whole
@@ -201,15 +202,17 @@ class TrialStore:
         if data is None:
             return None
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as f:
-                probs = f["probs"].astype(np.float32)
-                ids, labels, aus = tuple(map(str, f["ids"])), f["labels"], f["aus"]
-                au_probs = f["au_probs"].astype(np.float32)
+            found = npz.read(data)
+            probs, au_probs = (found[name].astype(np.float32) for name in ("probs", "au_probs"))
+            ids, labels, aus = npz.names(found["ids"]), found["labels"], found["aus"]
         except Exception as error:
             raise ValueError(f"{path}: not a predictions file ({error})") from error
         if not np.isfinite(probs).all() or len(ids) != len(labels) or len(ids) != len(probs):
             raise ValueError(f"{path}: predictions are non-finite or of unequal length")
-        return Predictions(ids, labels, probs / probs.sum(1, keepdims=True), aus, au_probs)
+        total = probs.sum(1, keepdims=True)
+        if (probs < 0).any() or (total <= 0).any():
+            raise ValueError(f"{path}: rows of probabilities are negative or sum to 0")
+        return Predictions(ids, labels, probs / total, aus, au_probs)
 
     def finish(self, result: TrialResult) -> None:
         """Close the trial; the first verdict stands."""
