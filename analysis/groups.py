@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from trainables.config import TrialConfig
+from trainables.config import group_of
 from trainables.store import Predictions, Record, RunStore, TrialResult
 
 Folds = Mapping[str, tuple[Record, ...]]  # repeat -> its folds, the first of which names it
@@ -31,7 +31,7 @@ def folds_of(records: Iterable[Record]) -> dict[str, tuple[Record, ...]]:
     for record in records:
         key = record.id
         if int(record.config.get("folds", 1)) > 1:
-            key = replace(TrialConfig.from_flat(record.config), fold=0).trial_id
+            key = group_of(record.config, but=("fold",))
         found.setdefault(key, []).append(record)
     ordered = [tuple(sorted(own, key=lambda r: int(r.config["fold"]))) for own in found.values()]
     return {own[0].id: own for own in ordered}
@@ -131,7 +131,7 @@ def groups_of(records: Iterable[Record], standing: Mapping[str, object]) -> list
     """
     found: dict[tuple[str, object], list[Record]] = {}
     for record in records:
-        group = TrialConfig.from_flat(record.config).group_id
+        group = group_of(record.config)
         found.setdefault((group, standing.get(record.id)), []).append(record)
     return [
         Group(group, tuple(r.id for r in sorted(own, key=lambda r: (r.config["seed"], r.index))))

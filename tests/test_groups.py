@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_run import FakeData, config, make_meta, predictions, small
+from fake_run import FakeData, config, edit_json, make_meta, make_run, predictions, small
 
 from analysis import final, groups, tables
 from analysis import leaderboard as lb
@@ -221,3 +221,13 @@ def test_no_soup_is_made_of_folds(folded):
     for name in (*names[0], *names[1]):
         run.trial(name).write(soup.WEIGHTS, b"x")
     assert soup.kettles(read_board(run)) == []
+
+
+def test_a_run_whose_settings_have_been_renamed_since_can_still_be_reported(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", 4, small())
+    names = [group.id for group in groups.groups_of(run.records(), {})]
+    for record in run.records():
+        older = {**record.config, "au_warmup": "none"}
+        edit_json(run.root / "trials" / record.id / "config.json", config=older)
+    assert len({group.id for group in groups.groups_of(run.records(), {})}) == len(set(names))
+    assert write_report(run).exists()

@@ -122,7 +122,13 @@ class TrialConfig:
     @property
     def group_id(self) -> str:
         """The same without REPEATED: trials of one group are repeats of one configuration."""
-        return _digest({k: v for k, v in self.flat().items() if k not in REPEATED})
+        return group_of(self.flat())
+
+
+def group_of(flat: Mapping[str, Value], but: tuple[str, ...] = REPEATED) -> str:
+    """Ten hex digits of all settings but some; of a record too whose settings are of another
+    version, and can no longer be read."""
+    return _digest({name: value for name, value in flat.items() if name not in but})
 
 
 @cache
@@ -266,6 +272,6 @@ def _typed(name: str, value: Value, types: Mapping[str, type]) -> Value:
     return value
 
 
-def _digest(flat: Flat) -> str:
+def _digest(flat: Mapping[str, Value]) -> str:
     text = json.dumps(flat, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
