@@ -133,7 +133,8 @@ def test_a_view_is_indexed_like_the_array_it_stands_for():
     assert len(view) == 5
     every = slice(None)
     thin = (every, every, slice(None, None, 2), slice(1, None))
-    for key in (slice(1, 4), slice(3, 99), np.array([4, 0, 0]), 2, slice(5, None), thin):
+    mirrored = (..., slice(None, None, -1))
+    for key in (slice(1, 4), slice(3, 99), np.array([4, 0, 0]), 2, slice(5, None), thin, mirrored):
         assert np.array_equal(view[key], whole[key])
     assert np.array_equal(np.array(view), whole)
     assert np.array_equal(np.stack(list(view)), whole)

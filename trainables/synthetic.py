@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from trainables.config import SHORTCUTS, TrialConfig
 from trainables.data.bundle import DataBundle, Split
+from trainables.data.folds import view
 from trainables.generation.conditions import cycle, spread_evenly
-from trainables.generation.provenance import take
 from trainables.generation.synthetic_set import SyntheticSet, set_for
 from trainables.registry import Registry, unknown
 
@@ -65,7 +65,7 @@ def generated(
         rows = usable[draw_rows(made.labels[usable], counts, rng)]
         votes = bundle.train.distributions  # of a face that nobody has seen there are none
         return Split(
-            made.images[rows],
+            view(made.images, rows),
             made.labels[rows],
             made.aus[rows],
             tuple(f"generated/{row}" for row in rows),
@@ -82,8 +82,15 @@ def repeated(*, ratio: float = 1.0, classes: str = "all", balance: float = 0.5) 
 
     def rule(bundle: DataBundle, folder: str, rng: np.random.Generator) -> Split:
         counts = additional(bundle.class_counts(), ratio, classes, balance)
-        more = take(bundle.train, draw_rows(bundle.train.labels, counts, rng))
-        return replace(more, ids=tuple(f"repeated/{name}" for name in more.ids))
+        train, rows = bundle.train, draw_rows(bundle.train.labels, counts, rng)
+        votes = train.distributions
+        return Split(
+            view(train.images, rows),
+            train.labels[rows],
+            train.aus[rows],
+            tuple(f"repeated/{train.ids[k]}" for k in rows),
+            None if votes is None else votes[rows],
+        )
 
     return rule
 
@@ -116,6 +123,7 @@ def additional(class_counts: Ints, ratio: float, classes: str, balance: float) -
 def extended(config: TrialConfig, bundle: DataBundle) -> DataBundle:
     """The data with what the configuration adds to the training split; the same without anything.
 
+    No image is copied: those of either part stay where they are, and are looked up batch by batch.
     Counts of classes and AUs, on which losses and samplers rest, are then those of the images that
     are trained on, and so is the fingerprint another: no cache may take the two for one.
     """
@@ -126,7 +134,7 @@ def extended(config: TrialConfig, bundle: DataBundle) -> DataBundle:
         return bundle
     train, ours, theirs = bundle.train, bundle.train.distributions, more.distributions
     both = Split(
-        np.concatenate([train.images, more.images]),
+        view(train.images, np.arange(len(train) + len(more)), more.images),
         np.concatenate([train.labels, more.labels]),
         np.concatenate([train.aus, more.aus]),
         (*train.ids, *more.ids),

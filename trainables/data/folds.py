@@ -1,6 +1,7 @@
 """Folds of the training and validation images; test is never among them. N images, K classes.
 
-The images stay where they are: a fold is indices into the two memory-mapped arrays.
+The images stay where they are: a fold is indices into the two memory-mapped arrays. Such a view
+may be of views in turn: a fold to which generated images are added (synthetic.py).
 """
 
 import hashlib
@@ -48,6 +49,8 @@ class Chosen:
         Slices of channels and pixels may follow, as in `images[:, :, ::2, ::2]`.
         """
         key, *rest = key if isinstance(key, tuple) else (key,)
+        if key is Ellipsis:
+            key, rest = slice(None), [Ellipsis, *rest]
         wanted = self.rows[key]
         rows, border = np.atleast_1d(wanted), self.first.shape[0]
         is_first = rows < border
@@ -59,6 +62,13 @@ class Chosen:
 
     def __array__(self, dtype: Any = None, *, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[:], dtype)
+
+
+def view(
+    first: NDArray[np.uint8], rows: Ints, second: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """Those rows of one array, or of two one after the other, read like an array; no copy."""
+    return cast(NDArray[np.uint8], Chosen(first, first[:0] if second is None else second, rows))
 
 
 def fold_of(bundle: DataBundle, config: TrialConfig) -> DataBundle:
@@ -135,7 +145,7 @@ def _part(bundle: DataBundle, rows: Ints) -> Split:
         votes = np.concatenate([train.distributions, val.distributions])[rows]
     ids = (*train.ids, *val.ids)
     return Split(
-        cast(NDArray[np.uint8], Chosen(train.images, val.images, rows)),
+        view(train.images, rows, val.images),
         np.concatenate([train.labels, val.labels])[rows],
         np.concatenate([train.aus, val.aus])[rows],
         tuple(ids[k] for k in rows),
