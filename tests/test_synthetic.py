@@ -3,6 +3,7 @@
 N training images, K classes.
 """
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,8 @@ from search.generated import check_set, name_set
 from spaces.space import Choice, Space, Uniform
 from trainables.config import TrialConfig
 from trainables.data import cache
+from trainables.data.bundle import DataBundle, Split
+from trainables.data.folds import fold_of
 from trainables.generation.provenance import identity
 from trainables.generation.synthetic_set import (
     IMAGES,
@@ -66,6 +69,19 @@ def test_a_set_is_read_as_it_was_written(folder, made):
     for name in ("images", "labels", "aus", "agreement"):
         assert (getattr(found, name) == getattr(made, name)).all()
     assert meta["synthetic_images"] == 560
+
+
+def test_the_images_of_a_set_stay_on_disk_also_when_it_is_written_anew(made, bundle, tmp_path):
+    write_set(tmp_path, made, {"data": identity(bundle)})
+    tracemalloc.start()
+    found, _ = read_set(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < made.images.nbytes / 4
+    other = replace(made, images=255 - made.images)
+    write_set(tmp_path, other, {"data": identity(bundle)})
+    assert (found.images == made.images).all()
+    assert (read_set(tmp_path)[0].images == other.images).all()
 
 
 def test_a_set_that_is_absent_torn_or_changed_is_told(folder, made, bundle, tmp_path):
@@ -222,6 +238,36 @@ def test_a_set_without_an_image_of_a_class_is_refused(bundle, made, tmp_path):
 
 def test_without_it_nothing_is_copied(bundle):
     assert extended(TrialConfig(), bundle) is bundle
+
+
+def large(count, side=32):
+    """A data set, and a set of generated images, of many faces: noise, and no votes."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2 * count, 3, side, side), np.uint8)
+    labels, aus = np.arange(count) % 14, np.zeros((count, 2), np.int8)
+    none = Split(images[:0], labels[:0], aus[:0], ())
+    train = Split(images[:count], labels, aus, tuple(map(str, range(count))))
+    names = tuple(f"class {k}" for k in range(14))
+    made = SyntheticSet(images[count:], labels, aus, np.zeros(count, np.float32))
+    return DataBundle("large", train, none, none, names, ("AU1", "AU2"), "x"), made
+
+
+@pytest.mark.parametrize(("kind", "folds"), [("generated", 1), ("repeated", 1), ("repeated", 3)])
+def test_no_array_of_pixels_of_the_size_of_the_training_set_is_made(
+    kind, folds, tmp_path, monkeypatch
+):
+    data, made = large(3000)
+    trained = config(kind, tmp_path, ratio=1.5)
+    data = fold_of(data, replace(trained, folds=folds))
+    monkeypatch.setattr("trainables.synthetic.set_for", lambda folder, bundle: made)
+    tracemalloc.start()
+    more = extended(trained, data)
+    some = more.train.images[np.arange(0, len(more.train), 500)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < data.train.images.nbytes / 3
+    assert more.train.images.nbytes == pytest.approx(2.5 * data.train.images.nbytes, rel=1e-3)
+    assert np.array_equal(some, np.array(more.train.images)[::500])
 
 
 @pytest.mark.parametrize("kind", KINDS)

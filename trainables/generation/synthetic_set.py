@@ -8,10 +8,12 @@
 import hashlib
 import io
 import json
+import struct
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +51,7 @@ def write_set(folder: Path, made: SyntheticSet, meta: Mapping[str, Any]) -> None
 
 
 def read_set(folder: Path) -> tuple[SyntheticSet, dict[str, Any]]:
-    """The set and its meta.json.
+    """The set, its images memory-mapped, and its meta.json.
 
     Raises FileNotFoundError where there is none, ValueError for one that is not whole.
     """
@@ -59,17 +61,34 @@ def read_set(folder: Path) -> tuple[SyntheticSet, dict[str, Any]]:
                 f"no synthetic set at '{folder}': it has no {name}; "
                 "python -m trainables.generation DATA --out FOLDER makes one"
             )
-    data = (folder / IMAGES).read_bytes()
     try:
         meta: dict[str, Any] = json.loads((folder / META).read_text())
-        if hashlib.sha256(data).hexdigest() != meta["synthetic_sha256"]:
-            raise ValueError(f"{IMAGES} is not the file that {META} was written for")
-        with np.load(io.BytesIO(data), allow_pickle=False) as f:
-            made = SyntheticSet(**{field.name: f[field.name] for field in fields(SyntheticSet)})
+        with (folder / IMAGES).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != meta["synthetic_sha256"]:
+                raise ValueError(f"{IMAGES} is not the file that {META} was written for")
+            images = _mapped(file, "images")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as f:
+                others = {n.name: f[n.name] for n in fields(SyntheticSet) if n.name != "images"}
+        made = SyntheticSet(images, **others)
         _ = meta["data"]["train_sha256"]
-    except (ValueError, LookupError, TypeError, OSError) as error:
+    except (ValueError, LookupError, TypeError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"the synthetic set at '{folder}' cannot be read: {error}") from error
     return made, meta
+
+
+def _mapped(file: BinaryIO, name: str) -> NDArray[np.uint8]:
+    """An array of an npz file as it lies on disk: savez does not compress, so nothing is read."""
+    with zipfile.ZipFile(file) as archive:
+        start = archive.getinfo(f"{name}.npy").header_offset
+    file.seek(start + 26)  # of the local header: how long the name and what follows it are
+    file.seek(start + 30 + sum(struct.unpack("<HH", file.read(4))))
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError(f"{name} of {IMAGES} is not an array that we have written")
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype != np.uint8:
+        raise ValueError(f"{name} of {IMAGES} are {dtype}, and not uint8")
+    return np.memmap(file, np.uint8, "r", file.tell(), shape, "F" if is_fortran else "C")
 
 
 def set_for(folder: Path, bundle: DataBundle) -> SyntheticSet:
