@@ -17,7 +17,7 @@ from spaces.space import Choice, Space, Uniform
 from trainables.config import TrialConfig
 from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
-from trainables.data.folds import fold_of
+from trainables.data.folds import fold_of, view
 from trainables.generation.provenance import identity
 from trainables.generation.synthetic_set import (
     IMAGES,
@@ -27,7 +27,7 @@ from trainables.generation.synthetic_set import (
     set_for,
     write_set,
 )
-from trainables.loop import make_feed
+from trainables.loop import CARRIED, make_feed, on_device
 from trainables.synthetic import SYNTHETIC, additional, best, extended
 from trainables.trial import Training, run_trial
 
@@ -314,6 +314,13 @@ def test_what_is_added_reaches_the_batches(bundle, folder):
     (batch,) = feed.batches(last, torch.Generator())
     assert (batch.images * 255).round().byte().numpy().tolist() == more.train.images[last].tolist()
     assert batch.targets.argmax(1).tolist() == more.train.labels[last].tolist()
+
+
+def test_images_are_brought_to_the_device_piece_by_piece_and_all_arrive():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2 * CARRIED + 3, 3, 2, 2), np.uint8)
+    rows = rng.permutation(len(images))
+    assert np.array_equal(on_device(view(images, rows), torch.device("cpu")), images[rows])
 
 
 # --- in a search ---------------------------------------------------------------------------------

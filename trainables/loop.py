@@ -33,6 +33,7 @@ from trainables.ranks import ALONE, Ranks
 from trainables.targets import training_targets
 
 EVALUATION_BATCH = 256
+CARRIED = 1024  # images at a time to the device
 REGION_SIZE = 16  # region maps are supervision for feature maps, which are no finer
 
 
@@ -145,6 +146,15 @@ class Feed:
         return torch.from_numpy(self.images[chosen.numpy()]).to(self.device, non_blocking=True)
 
 
+def on_device(images: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """The images there, brought piece by piece: the host may have no room for them all."""
+    out = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(images), CARRIED):
+        piece = np.array(images[start : start + CARRIED])
+        out[start : start + CARRIED] = torch.from_numpy(piece)
+    return out
+
+
 def make_feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> Feed:
     """The training images of a trial, ready to be indexed."""
     train = bundle.train
@@ -156,7 +166,7 @@ def make_feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> 
     mirror = aus.mirror(bundle.au_names)
     images: Tensor | NDArray[np.uint8] = train.images
     if device.type == "cuda" and train.images.nbytes < 0.5 * _free_bytes():
-        images = torch.from_numpy(np.array(train.images)).to(device)
+        images = on_device(train.images, device)
     counts, augment = bundle.class_counts(), config.augment
     return Feed(
         images,
