@@ -12,7 +12,7 @@ from search.folder import read_meta
 from search.folds import check_budget
 from search.generated import check_set, name_set, set_folders, set_path
 from search.job import Job, check_same
-from search.pretrained import fit_to_weights, weights_files, weights_path
+from search.pretrained import fit_to_weights, folded, refuse_taught, weights_files, weights_path
 from search.transfer import Earlier, first_trials, gather, load
 from trainables.cli import say
 from trainables.registry import unknown
@@ -188,6 +188,7 @@ def _of_space(
     sized, more = name_set(sized, args.synthetic)
     check.check_space(sized)
     data, bundle = read()
+    refuse_taught(folded(sized, args.folds), bundle.name)
     fitted, anchors, others = _fit(sized, sizes, bundle)
     earlier, told = _earlier(args, root, fitted, sizes, bundle)
     anchors = [*anchors, *((role, dict(flat)) for role, flat in first_trials(earlier))]
@@ -209,6 +210,7 @@ def _of_configs(
 
     trials = given.trials(args, sizes)
     data, bundle = read()
+    refuse_taught((flat for _, flat in trials), bundle.name)
     given.check(trials[: len(args.given)], bundle)
     _check_folds(args, bundle)
     sized = given.at_size(space, args, sizes)

@@ -1,11 +1,15 @@
 """Pretrained weights, tried on every backbone of a space before the search starts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
-from spaces.space import Choice, Space
+from spaces.space import Choice, Space, Value
 from spaces.tiers import NEEDS_WEIGHTS
+from trainables.config import TrialConfig
 from trainables.data.listing import several
+
+DIVIDING = ("weights", "folds", "fold_seed")
 
 
 def fit_to_weights(space: Space, weights: str, image_size: int) -> tuple[Space, list[str]]:
@@ -90,6 +94,22 @@ def _grouped(refused: Mapping[str, str]) -> list[tuple[str, str]]:
     for name, reason in refused.items():
         by_reason.setdefault(reason, []).append(name)
     return [(", ".join(names), reason) for reason, names in by_reason.items()]
+
+
+def refuse_taught(flats: Iterable[Mapping[str, Value]], data_name: str) -> None:
+    """Raise ValueError where a configuration begins with what was taught the images it scores."""
+    from trainables.pretraining.leaks import refuse_leaks
+
+    for flat in flats:
+        refuse_leaks(TrialConfig.from_flat(flat), data_name)
+
+
+def folded(space: Space, folds: int) -> Iterator[dict[str, Value]]:
+    """The weights of every backbone on every fold, as configurations that say no more."""
+    common = {n: v for n, v in space.settings.items() if n in DIVIDING and isinstance(v, Value)}
+    names = _names(space) if "backbone" in space.settings else []
+    for name, fold in product(names, range(folds)):
+        yield {**common, "backbone": name, "fold": fold}
 
 
 def weights_path(text: str) -> str:

@@ -27,7 +27,7 @@ from trainables.model import build_model, parameter_groups
 from trainables.optim import Stepper
 from trainables.pacing import check_sizes
 from trainables.plan import Order, make_plan
-from trainables.pretraining.leaks import warn_of_leaks
+from trainables.pretraining.leaks import refuse_leaks, warn_of_leaks
 from trainables.ranks import ALONE, Ranks, here
 from trainables.replica import Replica, share_batch_norm
 from trainables.sam import Ascent
@@ -75,6 +75,7 @@ class Training:
 
     def __init__(self, config: TrialConfig, bundle: DataBundle, ranks: Ranks = ALONE) -> None:
         check_config(config)
+        refuse_leaks(config, bundle.name)
         bundle = extended(config, fold_of(bundle, config))
         seed_everything(config.seed, "weights")
         self.config, self.bundle, self.ranks = config, bundle, ranks

@@ -14,8 +14,9 @@ from torch import Tensor
 from trainables.backbones import Backbone, build_backbone, check_backbone
 from trainables.config import TrialConfig
 from trainables.data.bundle import DataBundle, Split
+from trainables.data.folds import fold_of
 from trainables.features.extractors import EXTRACTORS, Extractor, Floats
-from trainables.pretraining.leaks import warn_of_leaks
+from trainables.pretraining.leaks import ELSEWHERE, refuse_leaks, warn_of_leaks
 from trainables.weights import file_of, load_weights
 
 SEED = 0  # of what the weights leave random: one network for all trials, whatever their seeds
@@ -34,7 +35,9 @@ def frozen(
         raise ValueError(f"pool '{pool}' of {maps} maps: take mean or mean_max, of 1 to 3 maps")
     name, arguments = config.backbone.name, config.backbone.args
     check_backbone(name, arguments)
-    warn_of_leaks(config, bundle)
+    if config.weights not in ELSEWHERE:
+        refuse_leaks(config, bundle.name)
+        warn_of_leaks(config, fold_of(bundle, config))
     trunk = lru_cache(1)(partial(network, config, bundle.image_size))
     return Extractor(
         lambda part: _see(trunk(), part, maps, pool),
