@@ -5,10 +5,10 @@ K classes, A action units. Torch and timm are imported only when something is bu
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
-from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
+from search.options import MOST_EPOCHS
 from spaces.space import Choice, Space, Value
 from trainables.config import (
     Part,
@@ -24,19 +24,20 @@ WIDTH = 64  # of the maps on which parts are tried
 RANGES = {  # of the plain settings: the least, the most, and whether the least is itself too little
     "mix_off": (0, 1, False),
     "soft_labels": (0, 1, False),
-    "au_weight": (0, inf, False),
-    "region_weight": (0, inf, False),
-    "batch_size": (1, inf, False),
-    "lr": (0, inf, True),
-    "head_lr_multiplier": (0, inf, True),
-    "weight_decay": (0, inf, False),
-    "warmup_epochs": (0, inf, False),
+    "au_weight": (0, 1000, False),
+    "region_weight": (0, 1000, False),
+    "epochs": (1, MOST_EPOCHS, False),
+    "batch_size": (1, 65_536, False),
+    "lr": (0, 1000, True),
+    "head_lr_multiplier": (0, 10_000, True),
+    "weight_decay": (0, 1000, False),
+    "warmup_epochs": (0, MOST_EPOCHS, False),
     "ema": (0, 0.9999999, False),
-    "clip": (0, inf, True),
-    "sam": (0, inf, False),
+    "clip": (0, 1e12, True),
+    "sam": (0, 10, False),
     "dropout": (0, 0.99, False),
     "drop_path": (0, 0.99, False),
-    "seed": (0, inf, False),
+    "seed": (0, 2**40, False),
 }
 PROBLEMS = (  # what a part that cannot be built raises; timm asserts
     ValueError,
@@ -125,11 +126,11 @@ def check_settings(flat: Mapping[str, Value]) -> None:
     config = TrialConfig.from_flat(flat)
     for name, (least, most, is_open) in RANGES.items():
         value = getattr(config, name)
-        if not isfinite(value) or not least <= value <= most or (is_open and value == least):
-            wanted = f"above {least:g}" if is_open else f"{least:g} or more"
+        if not least <= value <= most or (is_open and value == least):  # NaN is not either
+            wanted = f"above {least}" if is_open else f"{least} or more"
+            told = f"{value:g}" if isinstance(value, float) else value
             raise ValueError(
-                f"setting '{name}' cannot be {value:g}: it must be {wanted}"
-                + (f", and {most:g} at most" if isfinite(most) else "")
+                f"setting '{name}' cannot be {told}: it must be {wanted}, and {most} at most"
             )
     check_backbone(config.backbone.name, config.backbone.args)
     for name, registry in registries().items():

@@ -9,6 +9,7 @@ from trainables.config import MOST_FOLDS
 
 DESCRIPTION = """The main command: search a space of facial-expression models, then report."""
 SMALLEST, LARGEST = 32, 1024  # pixels a side
+MOST_EPOCHS = 10_000
 
 
 def parser() -> Parser:
@@ -80,7 +81,7 @@ def _add_size(group: argparse._ArgumentGroup) -> None:
         "trials (default: tiny on embedded data or without a GPU, else mid)",
     )
     group.add_argument("--trials", type=whole(1, 100_000), metavar="N")
-    group.add_argument("--epochs", type=whole(1, 10_000), metavar="N", help="of a full trial")
+    group.add_argument("--epochs", type=whole(1, MOST_EPOCHS), metavar="N", help="of a full trial")
     group.add_argument(
         "--hours",
         type=number(0, is_open=True),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 
 from search.check import PROBLEMS, build, constants_of, reason
-from search.options import LARGEST, SMALLEST
+from search.options import LARGEST, MOST_EPOCHS, SMALLEST
 from spaces.anchors import first_tries, lacking
 from spaces.show import space_table
 from spaces.space import Choice, Dimension, Space, Value, prune
@@ -91,6 +91,8 @@ def choose_sizes(
     for what, value in (("epochs", epochs), ("trials", trials)):
         if value is not None and value < 1:
             raise ValueError(f"{what} {value} is too small: give 1 or more")
+    if epochs is not None and epochs > MOST_EPOCHS:
+        raise ValueError(f"epochs {epochs} is too large: give {MOST_EPOCHS} at most")
     length = epochs or chosen.epochs
     scaled = max(1, round(chosen.first_rung * length / chosen.epochs))
     return Sizes(chosen, image_size or chosen.image_size, length, trials or chosen.trials, scaled)

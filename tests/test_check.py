@@ -38,6 +38,11 @@ def bundle(faces):
         ({"dropout": 1.5}, "'dropout' cannot be 1.5: it must be 0 or more, and 0.99 at most"),
         ({"batch_size": 0}, "'batch_size' cannot be 0: it must be 1 or more"),
         ({"seed": -1}, "'seed' cannot be -1"),
+        ({"seed": 10**400}, "'seed' cannot be 1000*: it must be 0 or more, and"),
+        ({"epochs": 10**12}, "'epochs' cannot be 1000000000000: .* and 10000 at most"),
+        ({"sam": 1e300}, r"'sam' cannot be 1e\+300: it must be 0 or more, and 10 at most"),
+        ({"sam": float("nan")}, "'sam' cannot be nan"),
+        ({"warmup_epochs": 1e300}, r"'warmup_epochs' cannot be 1e\+300"),
         ({"mix_off": 1.5}, "'mix_off' cannot be 1.5: it must be 0 or more, and 1 at most"),
     ],
 )

@@ -109,6 +109,15 @@ def test_descent_that_cannot_be_is_refused(name, bad) -> None:
         fitted(name, examples(), **bad)
 
 
+@pytest.mark.parametrize("name", list(CLASSIFIERS))
+def test_more_work_than_a_lifetime_is_refused_when_it_is_built(name) -> None:
+    known = CLASSIFIERS.arguments(name)
+    for argument in {"passes", "rescaling", "episodes", "width", "inner_steps"} & set(known):
+        for count in (1e9, 10**9, -1, 1.5):
+            with pytest.raises(ValueError, match="give"):
+                CLASSIFIERS[name](**{argument: count})
+
+
 # --- decoupled heads -----------------------------------------------------------------------------
 
 

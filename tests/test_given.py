@@ -173,6 +173,17 @@ def test_weights_may_differ_unless_a_flag_overrules_them():
             "configuration 'arg' cannot be trained: unknown argument of loss 'focal' 'gama'",
         ),
         ([{"role": "b", "config": {"backbone": "resnt50"}}], "Did you mean 'resnet50'"),
+        ([{"role": "b", "config": {**PLAIN, "epochs": 10**12}}], "epochs 1000000000000 is too la"),
+        ([{"role": "b", "config": {**PLAIN, "sam": 1e300}}], "'sam' cannot be 1e.300.*10 at most"),
+        (
+            [
+                {
+                    "role": "b",
+                    "config": {"features": "hog", "classifier": "linear", "classifier.passes": 1e9},
+                }
+            ],
+            r"passes 1000000000.0 cannot be: give a whole number, 1 to 10000",
+        ),
     ],
 )
 def test_a_list_that_cannot_be_trained_is_refused(refused, place, entries, message):

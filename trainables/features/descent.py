@@ -20,6 +20,7 @@ from trainables.registry import unknown
 from trainables.schedules import warmup_cosine
 
 OPTIMIZERS = ("adamw", "sgd")
+MOST_PASSES = 10_000
 MOMENTUM, WARMUP = 0.9, 0.05  # of SGD; the share of the steps in which the rate rises
 Order = Callable[[float], Ints]  # progress -> the rows of a pass, in their order
 StepLoss = Callable[[Tensor, float], Tensor]  # rows (B,), progress -> scalar
@@ -40,9 +41,14 @@ class Descent:
         """Raises LookupError or ValueError for what cannot be."""
         if optimizer not in OPTIMIZERS:
             raise LookupError(unknown("optimizer", optimizer, OPTIMIZERS))
-        if passes < 1:
-            raise ValueError(f"passes {passes} are too few: give 1 or more")
+        check_count("passes", passes)
         return cls(passes, optimizer, config.batch_size, config.lr, config.weight_decay)
+
+
+def check_count(name: str, value: float, least: int = 1, most: int = MOST_PASSES) -> None:
+    """Raise ValueError for an argument that is no whole number within bounds."""
+    if not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} {value} cannot be: give a whole number, {least} to {most}")
 
 
 def descend(module: nn.Module, loss: StepLoss, order: Order, how: Descent) -> None:

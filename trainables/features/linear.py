@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trainables.config import Part
 from trainables.features.classifiers import CLASSIFIERS, Fit, Fitted
-from trainables.features.descent import Descent, Teaching, fitted, seeded, train_head
+from trainables.features.descent import Descent, Teaching, check_count, fitted, seeded, train_head
 from trainables.features.examples import Examples, Lesson
 from trainables.heads import HEADS
 from trainables.model import head_of
@@ -24,6 +24,7 @@ AS_THEY_COME = Part()
 @CLASSIFIERS.register
 def linear(*, passes: int = 30, optimizer: str = "adamw") -> Fit:
     """The head, loss and rebalancing of the configuration, trained on every view."""
+    check_count("passes", passes)
 
     def fit(lesson: Lesson, rng: np.random.Generator) -> Fitted:
         how = Descent.of(lesson.config, passes, optimizer)
@@ -40,6 +41,7 @@ def crt(*, passes: int = 10, exponent: float = 1.0, optimizer: str = "adamw") ->
     Images are drawn with chance ~ n_k^-exponent; 0 is the control, which draws them as they are.
     """
     _check("exponent", exponent, 0, 2)
+    check_count("passes", passes)
 
     def fit(lesson: Lesson, rng: np.random.Generator) -> Fitted:
         how = Descent.of(lesson.config, passes, optimizer)
@@ -58,6 +60,7 @@ def tau_norm(*, tau: float = 1.0, passes: int = 30, optimizer: str = "adamw") ->
     factors are divided by their mean: the softmax stays as sharp, and no decision depends on it.
     """
     _check("tau", tau, 0, 3)
+    check_count("passes", passes)
 
     def fit(lesson: Lesson, rng: np.random.Generator) -> Fitted:
         how = Descent.of(lesson.config, passes, optimizer)
@@ -73,8 +76,8 @@ def tau_norm(*, tau: float = 1.0, passes: int = 30, optimizer: str = "adamw") ->
 def lws(*, passes: int = 30, rescaling: int = 10, optimizer: str = "adamw") -> Fit:
     """Learnable weight scaling: one factor a class, learned on classes drawn equally often, on the
     logits of a head trained on images as they come (Kang et al.). 0 scale passes: the control."""
-    if rescaling < 0:
-        raise ValueError(f"rescaling {rescaling} cannot be: give 0 or more")
+    check_count("passes", passes)
+    check_count("rescaling", rescaling, least=0)
 
     def fit(lesson: Lesson, rng: np.random.Generator) -> Fitted:
         how = Descent.of(lesson.config, passes, optimizer)

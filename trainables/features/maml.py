@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from trainables.features.classifiers import CLASSIFIERS, Fit, Fitted
-from trainables.features.descent import Descent, descend, fitted, seeded
+from trainables.features.descent import Descent, check_count, descend, fitted, seeded
 from trainables.features.examples import Examples, Lesson
 from trainables.features.nearest import Episodes, check_episodes
 
@@ -39,6 +39,7 @@ def maml(
     check_episodes(ways, shots, queries, episodes, width)
     if not inner_lr > 0 or inner_steps < 1:
         raise ValueError(f"{inner_steps} steps at inner_lr {inner_lr:g}: give 1 or more, above 0")
+    check_count("inner_steps", inner_steps, most=1000)
 
     def fit(lesson: Lesson, rng: np.random.Generator) -> Fitted:
         seen = lesson.seen

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainables.data.listing import several
 from trainables.features.classifiers import CLASSIFIERS, Fit, Fitted
-from trainables.features.descent import Descent, array_of, descend, seeded
+from trainables.features.descent import Descent, array_of, check_count, descend, seeded
 from trainables.features.examples import Examples, Floats, Ints, Lesson
 from trainables.registry import unknown
 
@@ -137,6 +137,8 @@ def check_episodes(ways: int, shots: int, queries: int, episodes: int, width: in
             f"{episodes} episodes of {ways} ways, {shots} shots and {queries} queries at width "
             f"{width} cannot be: give 2 or more ways, and 1 or more of the others"
         )
+    check_count("episodes", episodes, most=100_000)
+    check_count("width", width)
 
 
 def require_images(lesson: Lesson) -> None:
