@@ -5,8 +5,9 @@ Imports nothing but the standard library and, to print a table, rich.
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn
 
 from rich.console import Console
@@ -16,6 +17,8 @@ from rich.text import Text
 from spaces.catalog import NAMES, find
 from spaces.space import Choice, Dimension, IntRange, Space, Value, is_log
 from spaces.tiers import TIERS, at_tier
+
+PARTS = re.compile(r"[_.\-/](?=.)")  # a name may be broken after one
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,17 +72,39 @@ def _row(space: Space, name: str) -> dict[str, object]:
 def space_table(space: Space, width: int = 80) -> Table:
     """Every setting with its values, its default and when it applies, in that many columns."""
     table = Table(title=Text(f"space {space.name}"), box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    rows = [_cells(space, name) for name in space.settings]
     more = max(0, width - 80) // 3
-    columns = {"setting": 22, "kind": 6, "values": 21 + more, "default": 13 + more}
-    for name, own in {**columns, "when": 14 + more}.items():
+    setting, choices = (min(n, _longest(row[k] for row in rows)) for k, n in ((0, 22), (2, 22)))
+    rest = 57 - setting - choices  # whatever names and values leave is for the conditions
+    widths = (setting, 6, choices + more, 13 + more, rest + more)
+    for name, own in zip(("setting", "kind", "values", "default", "when"), widths, strict=True):
         table.add_column(name, width=own, overflow="fold")
-    for name, dim in space.settings.items():
-        if isinstance(dim, Dimension):
-            when = "; ".join(conditions(space, dim))
-            table.add_row(name, kind(dim), values(dim), short(dim.default), when)
-        else:
-            table.add_row(name, "fixed", "", short(dim), "")
+    for row in rows:
+        table.add_row(*map(breakable, row, widths))
     return table
+
+
+def _cells(space: Space, name: str) -> tuple[str, ...]:
+    dim = space.settings[name]
+    if not isinstance(dim, Dimension):
+        return name, "fixed", "", short(dim), ""
+    return name, kind(dim), values(dim), short(dim.default), "; ".join(conditions(space, dim))
+
+
+def _longest(texts: Iterable[str]) -> int:
+    """Letters of the longest word, and of the head of a column at least."""
+    return max(7, 0, *(len(word) for text in texts for word in text.split()))
+
+
+def breakable(text: str, width: int) -> str:
+    """The text with every word that a column is too narrow for broken where its parts end."""
+    words = []
+    for word in text.split(" "):
+        while len(word) > width and (ends := [m.end() for m in PARTS.finditer(word[:width])]):
+            words.append(word[: ends[-1]])
+            word = word[ends[-1] :]
+        words.append(word)
+    return " ".join(words)
 
 
 def anchor_table(space: Space) -> Table:

@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from itertools import combinations, takewhile
 
 import pytest
 
 from spaces.catalog import NAMES, find
-from spaces.show import as_json, kind, main
-from spaces.space import Choice, IntRange, LogUniform, Uniform
+from spaces.show import PARTS, as_json, breakable, conditions, kind, main, short, values
+from spaces.space import Choice, Dimension, IntRange, LogUniform, Uniform
+from spaces.tiers import TIERS, at_tier
 
 
 def shown(capsys, monkeypatch, *words: str) -> list[str]:
@@ -26,9 +28,38 @@ def test_table_names_every_setting_in_80_columns(name, capsys, monkeypatch) -> N
 
 @pytest.mark.parametrize("words", [(), ("--tier", "mid")])
 def test_no_condition_is_cut_off(words, capsys, monkeypatch) -> None:
-    text = "".join(line[66:].strip() for line in shown(capsys, monkeypatch, "sprint2", *words))
+    lines = shown(capsys, monkeypatch, "sprint2", *words)
+    text = "".join(line[lines[1].index("when") :].strip() for line in lines)
     assert "attentionisseorcbamorcoordinateorgather_excite" in text.replace(" ", "")
     assert "headisadditive_residual" in text.replace(" ", "")
+
+
+@pytest.mark.parametrize("tier", [(), ("--tier", "tiny"), ("--tier", "large")])
+@pytest.mark.parametrize("name", NAMES)
+def test_no_word_is_broken_but_where_its_parts_end(name, tier, capsys, monkeypatch) -> None:
+    space = find(name) if not tier else at_tier(find(name), TIERS[tier[1]])
+    whole = set()
+    for setting, dim in space.settings.items():
+        if isinstance(dim, Dimension):
+            texts = (kind(dim), values(dim), short(dim.default), "; ".join(conditions(space, dim)))
+            whole |= {setting, *" ".join(texts).split()}
+        else:
+            whole |= {setting, short(dim), "fixed"}
+    parts = {
+        word[start:end]
+        for word in whole
+        for start, end in combinations([0, *(m.end() for m in PARTS.finditer(word)), len(word)], 2)
+    }
+    lines = shown(capsys, monkeypatch, name, *tier)[2:]
+    table = takewhile(lambda line: line.strip(), lines)
+    assert set(" ".join(table).split()) <= parts
+
+
+def test_a_long_name_is_broken_by_hand() -> None:
+    assert breakable("none, distribution_matching", 18) == "none, distribution_ matching"
+    assert breakable("vit_small.augreg_in1k", 9) == "vit_ small. augreg_ in1k"
+    assert breakable("abcdefghij", 4) == "abcdefghij"  # without parts: the table folds it
+    assert breakable("balanced_softmax", 16) == "balanced_softmax"
 
 
 def test_a_row_says_kind_range_default_and_condition(capsys, monkeypatch) -> None:
