@@ -95,16 +95,18 @@ def _called(case: Case, weights: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.tensordot(weights.astype(np.float32), case.test, 1).argmax(1)
 
 
-def cases(seeds: int, cache: Path, runs: Sequence[Path]) -> Iterator[Callable[[], Case]]:
+def cases(
+    seeds: int, cache: Path, runs: Sequence[Path], first: int = 0
+) -> Iterator[Callable[[], Case]]:
     """All cases, each made when it is asked for."""
-    for seed in range(seeds):
+    for seed in range(first, first + seeds):
         for name in REAL:
             for images in REAL_SIZES:
                 if images <= {"digits": 450, "breast_cancer": 142, "wine": 50}[name]:
                     yield lambda n=name, s=seed, i=images: real(n, s, i, cache)
         for images in SIZES:
             for family in FAMILIES:
-                if images <= 1000 or seed < max(1, seeds // 2):
+                if images <= 1000 or seed - first < max(1, seeds // 2):
                     yield lambda f=family, s=seed, i=images: simulated(f, i, s)
         for root in runs:
             yield lambda r=root, s=seed: run_of_ours(r, s)
@@ -152,9 +154,16 @@ def table(rows: Sequence[Row]) -> list[str]:
         ).append(row)
     for family in dict.fromkeys(row["family"] for row in rows):
         groups[family] = [row for row in rows if row["family"] == family]
-    shown = ("single", "top", "average 5", "average 20", "greedy 10", "plain greedy", "CMA-ES 10")
-    names = [*shown, "stacking 5", "average, adjusted 10", "autogluon", "deephyper"]
-    lines = [f"{'ours - other, points':22}" + "".join(f"{name:>15}" for name in ("n", *names))]
+    shown = ("single", "average 5", "top", "average 20", "greedy 10", "plain greedy", "CMA-ES 10")
+    names = [
+        *shown,
+        "average by rank 20",
+        "stacking 5",
+        "average, adjusted 10",
+        "autogluon",
+        "deephyper",
+    ]
+    lines = [f"{'ours - other, points':22}" + "".join(f"{name[:14]:>15}" for name in ("n", *names))]
     for group, members in groups.items():
         line = f"{group:22}{len(members):15}"
         for name in names:
@@ -200,6 +209,7 @@ def timed(environments: dict[str, Path], limit: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=6, help="splits of each case; 0: none")
+    parser.add_argument("--first", type=int, default=0, help="the number of the first split")
     parser.add_argument(
         "--cache", type=Path, default=Path(tempfile.gettempdir()) / "ensemble_cases"
     )
@@ -210,7 +220,7 @@ def main() -> None:
     parser.add_argument("--big", action="store_true", help="time 1,000 x 2,000 x 14 too")
     args = parser.parse_args()
     peers = {n: p for n in ("autogluon", "deephyper") if (p := getattr(args, n)) is not None}
-    made = list(cases(args.seeds, args.cache, args.runs))
+    made = list(cases(args.seeds, args.cache, args.runs, args.first))
     found = asked(made, peers, args.cache / "peers", args.peer_seconds) if peers else {}
     rows: list[Row] = []
     for number, make in enumerate(made):
