@@ -17,6 +17,7 @@ from analysis.pool import counts_of, known_of
 from analysis.statistics import Estimate
 
 ROUNDS = 1000
+FEW_IMAGES, FEW_OF_CLASS = 200, 10  # with fewer, a score is hardly more than a guess
 PEERS = 11  # the best and ten that it is compared with
 POWER_80 = 0.8416212  # the 80 % point of the standard normal
 REACH = 5.0  # standard errors: one round in ten million
@@ -241,6 +242,8 @@ def _corrected_words(findings: Findings, seeming: float) -> list[str]:
             f"Corrected for the choice of the best (BBC-CV), a trial so chosen scores "
             f"{bound}{c.value:.3f} [{c.low:.3f}, {c.high:.3f}] on new images{less}{rungs}."
         )
+        if c.value - seeming >= 0.0005:  # as it is printed
+            lines.append(_above(findings.board.votes.labels, c.value - seeming))
     lead = findings.lead
     if lead is None and not pd.isna(row["vs baseline"]):  # one trial, so nothing was chosen
         low, high = row["vs baseline low"], row["vs baseline high"]
@@ -251,6 +254,24 @@ def _corrected_words(findings: Findings, seeming: float) -> list[str]:
         chance = "" if lead.low > 0 else ": this may be chance"
         lines.append(f"Best against the baseline ({base:.3f}){how}: {signed(lead)}{chance}.")
     return lines
+
+
+def _above(labels: NDArray[np.int64], gap: float) -> str:
+    """How a corrected score can be the higher one, and what follows from it."""
+    known = np.unique(labels[labels >= 0], return_counts=True)[1]
+    count, rarest = len(labels), int(known.min()) if len(known) else 0
+    verdict = (
+        f"with {count} images, {rarest} of the rarest class, neither can be trusted: more images "
+        "or python -m search.confirm tell more"
+        if count < FEW_IMAGES or rarest < FEW_OF_CLASS
+        else "take neither for more exact than its interval"
+    )
+    return (
+        f"The corrected score is {gap:.3f} higher than the one it corrects, which luck in choosing "
+        "cannot explain: winners of different rounds are scored on the third of the images that "
+        "each round leaves out, and their answers together score unlike any one of them. Chance "
+        f"moves both figures more here than choosing costs: {verdict}."
+    )
 
 
 def signed(lead: Estimate) -> str:

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from analysis import findings, leaderboard, report
 from analysis.importance import Target, importance, target_of
 from analysis.leaderboard import read_board
 from analysis.page import draw
+from analysis.statistics import Estimate
 from analysis.study import study
 from trainables import metrics
 from trainables.store import RunStore, TrialResult
@@ -200,6 +202,23 @@ def test_the_lead_in_the_summary_is_the_corrected_one(run: RunStore) -> None:
     assert f"did not choose it: {found.lead.value:+.3f}" in sentence
     assert ("may be chance" in sentence) == (found.lead.low <= 0)
     assert "not corrected for choosing" in printed(run)
+
+
+def test_a_corrected_score_above_the_best_is_explained_and_trusted_by_size(run: RunStore) -> None:
+    found = findings.find(read_board(run))
+    best = float(found.row(str(found.best))["score"])
+    assert not any("the one it corrects" in line for line in findings.words(found))
+    above = replace(found, corrected=Estimate(best + 0.02, best - 0.1, best + 0.1))
+    told = [line for line in findings.words(above) if "the one it corrects" in line]
+    assert len(told) == 1
+    assert "is 0.020 higher" in told[0]
+    labels = found.board.votes.labels
+    assert f"with {len(labels)} images" in told[0]
+    assert "neither can be trusted" in told[0]
+    assert "neither can be trusted" in findings._above(np.repeat([0, 1], [500, 5]), 0.1)
+    many = findings._above(np.repeat([0, 1], 500), 0.001)
+    assert "trusted" not in many
+    assert "than its interval" in many
 
 
 def test_stopped_trials_take_part_in_the_correction(run: RunStore) -> None:
