@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 from gangs import as_ranks
-from test_trial import QUICK
+from test_trial import QUICK, new_trial
 
+from trainables import orders
 from trainables.augment import Batch
 from trainables.config import TrialConfig
 from trainables.data import cache
 from trainables.ranks import here
-from trainables.trial import Training
+from trainables.store import TrialStore
+from trainables.trial import Training, run_trial
 
 
 def climbed_gradients(data) -> dict[str, np.ndarray]:
@@ -56,6 +58,36 @@ def whole_training(data) -> tuple[list[Any], list[np.ndarray]]:
 
 def both(data) -> tuple[dict[str, np.ndarray], tuple[list[Any], list[np.ndarray]]]:
     return climbed_gradients(data), whole_training(data)
+
+
+def orders_of_machines_that_differ(data, folder) -> tuple[list[int], list[int]]:
+    """The order that a rank computes, where the other's differences are the other way, and the one
+    that it trains by."""
+    turned = -1.0 if here().rank else 1.0
+    orders.reference_losses = lambda bundle: turned * np.arange(len(bundle.train))
+    flat = {"curriculum": "linear", "curriculum_order": "reference_loss"}
+    own = Training(TrialConfig.from_flat({**QUICK, **flat}), cache.load(data), here())
+    used: list[list[int]] = []
+    epoch = Training.run_epoch
+
+    def watched(self):
+        used.append(self.plan.easy_to_hard.tolist())
+        return epoch(self)
+
+    Training.run_epoch = watched  # this process ends with the test
+    if here().is_first:
+        new_trial(folder / "run", flat)
+    here().tell("the trial is there")
+    trial = TrialStore(next((folder / "run" / "trials").iterdir()))
+    next(run_trial(trial, data))
+    return own.plan.easy_to_hard.tolist(), used[0]
+
+
+def test_all_ranks_train_by_the_order_of_the_first(faces, tmp_path) -> None:
+    found = as_ranks(2, tmp_path, orders_of_machines_that_differ, faces, tmp_path)
+    (first, used), (other, also) = found
+    assert first == other[::-1]
+    assert used == also == first
 
 
 def test_two_ranks_climb_as_one_and_go_through_all_stages_to_one_average(faces, tmp_path) -> None:

@@ -98,6 +98,19 @@ class Plan:
         return REBALANCE[part.name](self.bundle.class_counts(), **part.args)
 
 
+def agreed(plan: Plan) -> Plan:
+    """The plan with the first rank's order from easy to hard, the same on all ranks.
+
+    Machines may differ in the last digits of a difficulty, and then in how a near tie falls. Each
+    computes it nevertheless: none may keep the others waiting as long as that can take.
+    """
+    if plan.ranks.size == 1:
+        return plan
+    order = plan.ranks.broadcast(plan.easy_to_hard.tobytes())
+    assert order is not None
+    return replace(plan, easy_to_hard=np.frombuffer(order, np.int64))
+
+
 def make_plan(
     config: TrialConfig, bundle: DataBundle, strides: Strides, ranks: Ranks, device: torch.device
 ) -> Plan:

@@ -26,7 +26,7 @@ from trainables.loop import predict, train_epoch
 from trainables.model import build_model, parameter_groups
 from trainables.optim import Stepper
 from trainables.pacing import check_sizes
-from trainables.plan import Order, make_plan
+from trainables.plan import Order, agreed, make_plan
 from trainables.pretraining.leaks import refuse_leaks, warn_of_leaks
 from trainables.ranks import ALONE, Ranks, here
 from trainables.replica import Replica, share_batch_norm
@@ -54,6 +54,7 @@ def run_trial(store: TrialStore, data: Path) -> Iterator[Row]:
         return
     ranks = here()
     trial = ranks.together(lambda: Training(store.config(), cache.load(data), ranks))
+    trial.plan = agreed(trial.plan)  # not while it is built: a rank may fail there
     row = checkpoint.resume(trial, store)
     if row is not None:
         yield row
