@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search import run
+from search.prepare import PLACES
 from trainables.cli import Parser, run_command, say, whole
 from trainables.config import MOST_FOLDS
 from trainables.store import RunStore, write_json
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 WHERE = "after --, flags of search.run that say where it runs, such as -- --max-concurrent 2"
 LABELS = ("--aus", "--au-null", "--au-sides")  # flags that say what the data are, besides --data
-PLACES = (  # flags of a search that its confirmation takes over
-    *("address", "gpus_per_trial", "cpus_per_trial", "cpu_ranks", "placement", "max_concurrent"),
-)
 
 
 def parser() -> Parser:

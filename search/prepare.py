@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Join = Callable[[], "Cluster | None"]  # waits for Ray; None when the search runs in this process
 KNOCK_SECONDS = 5
 NO_GPU_HOURS = "--gpu-hours {:g} would never be used up, for no trial has a GPU: give --hours"
-# Flags that say where trials run, as far as Ray is to place them.
+# Flags that say where trials run, as far as Ray is to place them; a confirmation takes them over.
 PLACES = ("address", "gpus_per_trial", "cpus_per_trial", "cpu_ranks", "placement", "max_concurrent")
 
 
