@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.check import PROBLEMS, build, check_parts, check_settings, reason
 from search.core import Proposal
-from search.plan import DEFAULTS, Sizes
+from search.plan import DEFAULTS, Anchors, Sizes
 from spaces.space import Space, Value
 from trainables.cli import say
 from trainables.config import Flat, TrialConfig
@@ -28,15 +28,8 @@ if TYPE_CHECKING:
 
     from trainables.data.bundle import DataBundle
 
-Anchors = list[tuple[str, dict[str, Value]]]  # role and configuration, as in search/plan.py
-CHOOSING = (
-    "space",
-    "sampler",
-    "pruner",
-    "trials",
-    "warm_start",
-    "synthetic",
-)  # flags that say what is tried
+# Flags that say what is tried.
+CHOOSING = ("space", "sampler", "pruner", "trials", "warm_start", "synthetic")
 SAMPLER, PRUNER = "given", "none"  # what run.json says of such a run
 KEYS = ("role", "config")
 ONE_FOR_ALL = ("metric", "image_size", "epochs", "folds", "fold_seed")
@@ -222,9 +215,14 @@ def check(given: Anchors, bundle: "DataBundle") -> None:
             ) from error
 
 
+def once(args: argparse.Namespace, anchors: Anchors) -> Anchors:
+    """Every configuration once, of all trials in their order: on the first seed and fold."""
+    return anchors[: len(args.given)]
+
+
 def describe(console: "Console", anchors: Anchors, args: argparse.Namespace, sizes: Sizes) -> None:
     """Print what will be trained."""
-    for role, flat in anchors[: len(args.given)]:
+    for role, flat in once(args, anchors):
         say(console, "trial", f"{role}: {TrialConfig.from_flat(flat).group_id}")
     seeds = f"seeds {args.seed} to {args.seed + args.seeds - 1}" if args.seeds > 1 else "one seed"
     seeds += f", {args.folds} folds" if args.folds > 1 else ""
@@ -242,7 +240,7 @@ def as_record(args: argparse.Namespace, anchors: Anchors) -> dict[str, Any]:
         return {}
     kept = [
         {"role": role, "config": {n: v for n, v in flat.items() if n != "seed"}}
-        for role, flat in anchors[: len(args.given)]
+        for role, flat in once(args, anchors)
     ]
     return {"configs": kept}
 

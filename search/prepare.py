@@ -211,7 +211,7 @@ def _of_configs(
     trials = given.trials(args, sizes)
     data, bundle = read()
     refuse_taught((flat for _, flat in trials), bundle.name)
-    given.check(trials[: len(args.given)], bundle)
+    given.check(given.once(args, trials), bundle)
     _check_folds(args, bundle)
     sized = given.at_size(space, args, sizes)
     return Job(args, words, root, sized, sizes, data, bundle, trials), []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from search import speed
 from search.folds import further
 from search.forecast import Estimate, Forecast, Position, forecast
+from search.given import once
 from search.monitor import span
 from search.speed import Speed
 from spaces.space import Space, Value
@@ -65,7 +66,7 @@ def look_ahead(
     from search.job import make_pruner
 
     args = job.args
-    what = [f for _, f in job.anchors[: len(args.given)]] if args.configs else job.space
+    what = [flat for _, flat in once(args, job.anchors)] if args.configs else job.space
     speeds = _measured(what, job.data, threads_of(job.args), seconds)
     if not speeds:
         return None
