@@ -132,9 +132,6 @@ def fit_to_data(space: Space, bundle: DataBundle) -> tuple[Space, list[str]]:
         before = fitted
     fitted, more = _unshrunk(fitted, bundle)
     notes += more
-    if bundle.train.sequences is None:
-        fitted, more = _stills(fitted)
-        notes += more
     if bundle.train.distributions is None and fitted.settings.get("soft_labels", 0.0) != 0.0:
         why = "the data has no crowd votes"
         fitted = _one_hot(fitted, why)
@@ -149,13 +146,6 @@ def _unshrunk(space: Space, bundle: DataBundle) -> tuple[Space, list[str]]:
     kept = {n: d for n, d in space.settings.items() if n != "classifier.shrink"}
     why = "the classes are not compounds of basic emotions"
     return replace(space, settings=kept), [f"{why}: prototypes are not shrunk to anything"]
-
-
-def _stills(space: Space) -> tuple[Space, list[str]]:
-    """The space without features of motion, and a sentence if it had any."""
-    why = "the data holds stills, without frames before them"
-    fitted = _leave_out(space, "features", SEQUENCE_FEATURES, why)
-    return fitted, [f"{why}: optical flow is off"] if fitted != space else []
 
 
 def _shortcuts(space: Space) -> list[str]:
@@ -193,6 +183,9 @@ def lacks(bundle: DataBundle) -> Iterator[Lack]:
     if bundle.train.distributions is None:
         why = "the data has no crowd votes"
         yield Lack(why, "the order by their entropy is", {"curriculum_order": ("crowd_entropy",)})
+    if bundle.train.sequences is None:
+        why = "the data holds stills, without frames before them"
+        yield Lack(why, "optical flow is", {"features": SEQUENCE_FEATURES})
 
 
 def _has_curriculum(space: Space) -> bool:
