@@ -6,8 +6,8 @@ import os
 import platform
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -99,23 +99,16 @@ def _looks(flat: Mapping[str, Value]) -> tuple[Value | None, ...]:
 
 def measure(flat: Mapping[str, Value], bundle: DataBundle, threads: int | None) -> Speed:
     """What the configuration costs, from a few steps of it."""
-    import torch
-
     from trainables import cost
     from trainables.trial import Training
 
-    before = torch.get_num_threads()
-    if threads:
-        torch.set_num_threads(threads)
-    try:
+    with _threads(threads):
         began = time.perf_counter()
         training = Training(TrialConfig.from_flat(flat), bundle)
         images, batch = len(training.bundle.train), training.config.batch_size
         setup = time.perf_counter() - began
         training.train_on(min(images, batch))  # warm up: allocators, kernels
         step, busy = _timed(lambda: training.train_on(min(images, batch)), batch, images)
-    finally:
-        torch.set_num_threads(before)
     return Speed(
         training.config.backbone.name,
         step * (images + len(training.bundle.val) * FORWARD_SHARE),
@@ -128,20 +121,14 @@ def measure(flat: Mapping[str, Value], bundle: DataBundle, threads: int | None) 
 
 def measure_fit(flat: Mapping[str, Value], data: Path, threads: int | None) -> Speed:
     """What a configuration on features costs, from doing it; its features are then in the cache."""
-    import torch
-
     from trainables.features.trial import run
 
-    config, before = TrialConfig.from_flat(flat), torch.get_num_threads()
-    if threads:
-        torch.set_num_threads(threads)
-    try:
+    config = TrialConfig.from_flat(flat)
+    with _threads(threads):
         run(config, data)  # the features, and what is imported
         began, worked = time.perf_counter(), time.process_time()
         _, outcome = run(config, data)
         seconds, own = time.perf_counter() - began, time.process_time() - worked
-    finally:
-        torch.set_num_threads(before)
     return Speed(
         config.features.name,
         seconds / config.epochs,  # its one row stands for all of them
@@ -150,6 +137,20 @@ def measure_fit(flat: Mapping[str, Value], data: Path, threads: int | None) -> S
         pacing_horizon(config),
         max(1.0, seconds / max(own, 1e-9)),
     )
+
+
+@contextmanager
+def _threads(threads: int | None) -> Iterator[None]:
+    """So many threads of torch within the block; its own number for None."""
+    import torch
+
+    before = torch.get_num_threads()
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _timed(train: Callable[[], int], batch: int, images: int) -> tuple[float, float]:
