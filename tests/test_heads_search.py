@@ -44,9 +44,23 @@ def test_a_search_of_heads_ends_with_a_report(ended, place) -> None:
 @pytest.mark.parametrize("tier", TIERS)
 def test_every_corner_of_heads_is_of_settings_that_go_together(tier) -> None:
     space = at_tier(HEADS, TIERS[tier])
-    for flat in (space.defaults(), *space.corners(), baseline(space, TIERS[tier])):
+    corners = list(space.corners())
+    for name, dim in space.dimensions.items():
+        assert set(dim.ends()) <= {flat[name] for flat in corners if name in flat}, name
+    flats = (space.defaults(), *corners, baseline(space, TIERS[tier]))
+    assert [told for flat in flats if (told := contradiction(flat))] == []
+    clash = {**space.defaults(), "classifier": "lda", "head": "cosine"}
+    assert "is not for classifier 'lda'" in contradiction(clash)
+
+
+def contradiction(flat: dict) -> str:
+    """Why these settings do not go together; "" where they do."""
+    try:
         check_features(TrialConfig.from_flat(flat))
         check.check_settings(flat)
+    except (LookupError, TypeError, ValueError) as error:
+        return f"{error}: {flat}"
+    return ""
 
 
 @pytest.mark.parametrize("tier", TIERS)
