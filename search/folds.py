@@ -107,11 +107,6 @@ class FoldLadder:
     def first_of(self, config: TrialConfig) -> str:
         return replace(config, fold=0).trial_id
 
-    def counts(self) -> dict[int, int]:
-        """How many configurations have so many folds."""
-        ended = [len(entry.ended) for entry in self.entries.values()]
-        return {n: ended.count(n) for n in sorted(set(ended) - {0}, reverse=True)}
-
     def _promised(self) -> int:
         bases = [e for e in self.entries.values() if e.role == "baseline" and not e.is_out]
         others = [e for e in self.entries.values() if e.role != "baseline"]
