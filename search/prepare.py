@@ -36,6 +36,7 @@ PLACES = ("address", "gpus_per_trial", "cpus_per_trial", "cpu_ranks", "placement
 def check_flags(args: argparse.Namespace) -> None:
     """Refuse what can be refused before anything is started or read."""
     from spaces.tiers import TIERS
+    from trainables.config import NAMED_WEIGHTS
     from trainables.data import aus, faces, loaders
     from trainables.metrics import OBJECTIVES
 
@@ -45,7 +46,7 @@ def check_flags(args: argparse.Namespace) -> None:
     ):
         if name is not None and name not in known:
             raise LookupError(unknown(kind, name, known))
-    if args.weights not in ("none", "package", "hub"):
+    if args.weights not in NAMED_WEIGHTS:
         args.weights = weights_path(args.weights)
     if args.synthetic is not None:
         args.synthetic = set_path(args.synthetic)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from spaces.space import Choice, Space, Value
 from spaces.tiers import NEEDS_WEIGHTS
-from trainables.config import TrialConfig
+from trainables.config import NAMED_WEIGHTS, TrialConfig
 from trainables.data.listing import several
 
 DIVIDING = ("weights", "folds", "fold_seed")
@@ -125,5 +125,5 @@ def weights_path(text: str) -> str:
 
 def weights_files(*weights: str | None) -> tuple[Path, ...]:
     """What every node must see of these sources, besides the run folder and the data."""
-    paths = {name for name in weights if name not in (None, "none", "package", "hub")}
-    return tuple(Path(str(name)) for name in sorted(map(str, paths)))
+    paths = {name for name in weights if name is not None and name not in NAMED_WEIGHTS}
+    return tuple(map(Path, sorted(paths)))

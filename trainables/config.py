@@ -16,6 +16,7 @@ Flat = dict[str, Value]
 
 REPEATED = ("seed", "folds", "fold", "fold_seed")  # how a configuration is tried, not what it is
 MOST_FOLDS = 20
+NAMED_WEIGHTS = ("none", "package", "hub")  # of `weights`: all else is a path
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from trainables.backbones import Backbone, build_backbone, check_backbone
-from trainables.config import TrialConfig
+from trainables.config import NAMED_WEIGHTS, TrialConfig
 from trainables.data.bundle import DataBundle, Split
 from trainables.data.folds import fold_of
 from trainables.features.extractors import EXTRACTORS, Extractor, Floats
-from trainables.pretraining.leaks import ELSEWHERE, refuse_leaks, warn_of_leaks
+from trainables.pretraining.leaks import refuse_leaks, warn_of_leaks
 from trainables.weights import file_of, load_weights
 
 SEED = 0  # of what the weights leave random: one network for all trials, whatever their seeds
@@ -35,7 +35,7 @@ def frozen(
         raise ValueError(f"pool '{pool}' of {maps} maps: take mean or mean_max, of 1 to 3 maps")
     name, arguments = config.backbone.name, config.backbone.args
     check_backbone(name, arguments)
-    if config.weights not in ELSEWHERE:
+    if config.weights not in NAMED_WEIGHTS:
         refuse_leaks(config, bundle.name)
         warn_of_leaks(config, fold_of(bundle, config))
     trunk = lru_cache(1)(partial(network, config, bundle.image_size))
@@ -76,7 +76,7 @@ def pooled(found: Tensor, pool: str) -> Tensor:
 
 def _digest(weights: str, backbone: str) -> str:
     """Which weights they are: of a file, what is in it."""
-    if weights in ("none", "package", "hub"):
+    if weights in NAMED_WEIGHTS:
         return weights
     path = file_of(weights, backbone)
     if not path.is_file():

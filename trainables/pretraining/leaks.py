@@ -5,15 +5,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from trainables.config import TrialConfig
+from trainables.config import NAMED_WEIGHTS, TrialConfig
 from trainables.data.bundle import DataBundle
 from trainables.pretraining.exclusion import held_out_ids
 from trainables.pretraining.record import foreign, read_record
 from trainables.weights import file_of
 
 log = logging.getLogger(__name__)
-
-ELSEWHERE = ("none", "package", "hub")
 
 
 def warn_of_leaks(config: TrialConfig, data: DataBundle) -> None:
@@ -22,7 +20,7 @@ def warn_of_leaks(config: TrialConfig, data: DataBundle) -> None:
 
     So too of a trial on another division whose data are unknown: its folder left its run.
     """
-    if config.weights in ELSEWHERE:
+    if config.weights in NAMED_WEIGHTS:
         return
     path = file_of(config.weights, config.backbone.name)
     taught = _taught_otherwise(path, config)
@@ -36,7 +34,7 @@ def warn_of_leaks(config: TrialConfig, data: DataBundle) -> None:
 def refuse_leaks(config: TrialConfig, data_name: str) -> None:
     """Raise ValueError where the weights are those of one of our trials on other folds of the data:
     it was taught the labels of images that are scored here."""
-    if config.weights in ELSEWHERE:
+    if config.weights in NAMED_WEIGHTS:
         return
     path = file_of(config.weights, config.backbone.name)
     taught = _taught_otherwise(path, config)
