@@ -10,28 +10,25 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis import ablation, ladder, ladder_page, ladder_words
+from analysis import ablation, ladder, ladder_page, ladder_words, rerun
 from analysis.ablation import Plan
 from analysis.ladder import Ladder
 from analysis.leaderboard import Board, read_board
 from trainables.cli import Parser, run_command, say, whole
 from trainables.store import RunStore
 
-FOLDER, NAME = "ablation", "rerun"  # RUN/ablation/rerun is the run of the fresh seeds
-LABELS = ("--aus", "--au-null", "--au-sides")  # flags that say what the data are, besides --data
-WHERE = "after --, flags of search.run that say where it runs, such as -- --max-concurrent 2"
+FOLDER = "ablation"  # RUN/ablation/rerun is the run of the fresh seeds
 
 
 def parser() -> Parser:
-    p = Parser(prog="python -m analysis.ablate", description=__doc__, epilog=WHERE)
+    p = Parser(prog="python -m analysis.ablate", description=__doc__, epilog=rerun.WHERE)
     p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="in the order of the ladder")
     p.add_argument("--seeds", type=whole(2, 100), default=5, metavar="N", help="default: 5")
     p.add_argument(
@@ -56,14 +53,7 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
-    own, rest = (
-        (words[: words.index("--")], words[words.index("--") + 1 :])
-        if "--" in words
-        else (
-            words,
-            [],
-        )
-    )
+    own, rest = rerun.divide(words)
     args, console = parser().parse(own), Console()
     folder = args.runs[-1] / FOLDER
     if args.skip_run:
@@ -105,7 +95,7 @@ def train(command: Sequence[str]) -> int:
 
 def _is_begun(plan: Plan, folder: Path) -> bool:
     """Whether the training of this plan was begun before. Raises ValueError for another's."""
-    root = folder / NAME
+    root = folder / rerun.NAME
     if not (root / "run.json").is_file():
         return False
     then = {entry["role"]: entry["config"] for entry in RunStore.open(root).meta()["configs"]}
@@ -135,21 +125,12 @@ def _command(
     return [
         *(sys.executable, "-m", "search.run", "--configs", str(configs)),
         *("--seeds", str(len(plan.seeds)), "--seed", str(plan.seeds[0])),
-        *("--runs", str(configs.parent), "--name", NAME),
-        *("--data", str(board.meta["data"]["source"]), *_flags(board.meta)),
-        *(("--tier", tier) if isinstance(tier := board.meta.get("tier"), str) else ()),
+        *("--runs", str(configs.parent), "--name", rerun.NAME),
+        *rerun.data_flags(board.meta),
         *where,
         *rest,
         *(["--resume"] if is_begun else []),
     ]
-
-
-def _flags(meta: Any) -> Iterable[str]:
-    """The flags of the run's own command that say how its AU labels were read."""
-    words = [word for w in meta.get("command") or () for word in str(w).split("=", 1)]
-    for flag, value in zip(words, words[1:], strict=False):
-        if flag in LABELS:
-            yield from (flag, value)
 
 
 def _tell(plan: Plan, console: Console) -> None:
@@ -184,7 +165,7 @@ def _time(seconds: float) -> str:
 
 def _tables(plan: Plan, folder: Path, console: Console) -> int:
     """Write the tables and print what they say."""
-    found = ladder.read(plan, read_board(RunStore.open(folder / NAME)))
+    found = ladder.read(plan, read_board(RunStore.open(folder / rerun.NAME)))
     path = ladder_page.write(found, folder)
     _print(found, console)
     console.print(Text(f"tables: {path} (.md, .csv beside it)"), soft_wrap=True)

@@ -4,18 +4,18 @@ A technique is a part with its arguments and all that depends on it, as far as w
 differ there; switched off it is what the baseline has. Pure: boards in, a plan out.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from analysis import leaderboard as lb
+from analysis import rerun
 from analysis.leaderboard import Board
 from trainables.config import Flat, Part, TrialConfig
 from trainables.contradictions import check_config
 from trainables.registry import unknown
-from trainables.store import Record, write_json
+from trainables.store import Record
 
 Kind = Literal["baseline", "control", "rung", "without"]
 PARTS = tuple(f.name for f in fields(TrialConfig) if isinstance(f.default, Part))
@@ -309,24 +309,21 @@ def _paces(boards: Sequence[Board]) -> dict[str, float]:
 
 
 def save(plan: Plan, folder: Path) -> Path:
-    """Write plan.json and configs.json, what `search.run --configs` reads; the latter's path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "plan.json", asdict(plan))
-    path = folder / "configs.json"
-    write_json(path, [{"role": arm.role, "config": arm.config} for arm in plan.arms])
-    return path
+    """Keep the plan in the folder; the path of the file for `search.run --configs`."""
+    return rerun.save(asdict(plan), folder)
 
 
 def load(folder: Path) -> Plan:
     """The plan that was saved. Raises FileNotFoundError or ValueError."""
-    path = folder / "plan.json"
-    if not path.is_file():
+    plan = rerun.load(folder, _plan)
+    if plan is None:
+        path = folder / rerun.PLAN
         raise FileNotFoundError(f"no plan at '{path}': leave out --skip-run to make and train one")
-    try:
-        data = json.loads(path.read_text())
-        arms = tuple(Arm(**arm) for arm in data.pop("arms"))
-        budgets = tuple(Budget(**budget) for budget in data.pop("budgets"))
-        seeds, notes = tuple(data.pop("seeds")), tuple(data.pop("notes"))
-        return Plan(arms=arms, budgets=budgets, seeds=seeds, notes=notes, **data)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"'{path}' cannot be read as a plan: {error}") from error
+    return plan
+
+
+def _plan(data: dict[str, Any]) -> Plan:
+    arms = tuple(Arm(**arm) for arm in data.pop("arms"))
+    budgets = tuple(Budget(**budget) for budget in data.pop("budgets"))
+    seeds, notes = tuple(data.pop("seeds")), tuple(data.pop("notes"))
+    return Plan(arms=arms, budgets=budgets, seeds=seeds, notes=notes, **data)

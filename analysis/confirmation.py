@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 
 from analysis import leaderboard as lb
-from analysis import statistics
+from analysis import rerun, statistics
 from analysis.comparisons import CorrectedT, McNemar, corrected_t, mcnemar
 from analysis.groups import wanted_folds
 from analysis.leaderboard import Board
 from analysis.seeds import Spread, holm, spread, within
 from trainables.config import REPEATED, Flat, TrialConfig
-from trainables.store import Record, write_json
+from trainables.store import Record
 
-FOLDER, RERUN, FILE = "confirmation", "rerun", "confirmation.json"
+FOLDER, RERUN, FILE = "confirmation", rerun.NAME, "confirmation.json"
 ROUNDS = 2000
 FOLDS = 5  # where the run itself had none
 ALPHA = 0.05
@@ -128,25 +128,18 @@ def _arm(record: Record, role: str, table: Any) -> Arm:
 
 
 def save_plan(plan: Plan, folder: Path) -> Path:
-    """Write plan.json and configs.json, what `search.run --configs` reads; the latter's path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "plan.json", asdict(plan))
-    path = folder / "configs.json"
-    write_json(path, [{"role": arm.role, "config": arm.config} for arm in plan.arms])
-    return path
+    """Keep the plan in the folder; the path of the file for `search.run --configs`."""
+    return rerun.save(asdict(plan), folder)
 
 
 def load_plan(folder: Path) -> Plan | None:
     """The plan that was saved; None where there is none. Raises ValueError for a damaged one."""
-    path = folder / "plan.json"
-    if not path.is_file():
-        return None
-    try:
-        data = json.loads(path.read_text())
-        arms, notes = tuple(Arm(**arm) for arm in data.pop("arms")), tuple(data.pop("notes"))
-        return Plan(arms=arms, notes=notes, **data)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"'{path}' cannot be read as a plan: {error}") from error
+    return rerun.load(folder, _plan)
+
+
+def _plan(data: dict[str, Any]) -> Plan:
+    arms, notes = tuple(Arm(**arm) for arm in data.pop("arms")), tuple(data.pop("notes"))
+    return Plan(arms=arms, notes=notes, **data)
 
 
 def judge(plan: Plan, board: Board) -> Confirmation:

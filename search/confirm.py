@@ -8,10 +8,11 @@ verdict is in RUN/confirmation/confirmation.json and in the report of RUN.
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis import rerun
 from search import run
 from search.prepare import PLACES
 from trainables.cli import Parser, run_command, say, whole
@@ -23,12 +24,9 @@ if TYPE_CHECKING:
 
     from analysis.confirmation import Confirmation, Plan
 
-WHERE = "after --, flags of search.run that say where it runs, such as -- --max-concurrent 2"
-LABELS = ("--aus", "--au-null", "--au-sides")  # flags that say what the data are, besides --data
-
 
 def parser() -> Parser:
-    p = Parser(prog="python -m search.confirm", description=__doc__, epilog=WHERE)
+    p = Parser(prog="python -m search.confirm", description=__doc__, epilog=rerun.WHERE)
     p.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, such as runs/smoke")
     p.add_argument("--top", type=whole(1, 100), default=10, metavar="N", help="default: 10")
     p.add_argument("--seeds", type=whole(1, 100), default=5, metavar="S", help="default: 5")
@@ -46,8 +44,8 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
-    cut = words.index("--") if "--" in words else len(words)
-    args, rest = parser().parse(words[:cut]), words[cut + 1 :]
+    own, rest = rerun.divide(words)
+    args = parser().parse(own)
     from rich.console import Console
 
     from analysis import confirmation
@@ -106,21 +104,12 @@ def _command(
     return [
         *("--configs", str(configs), "--seeds", str(plan.seeds), "--seed", str(plan.first_seed)),
         *("--folds", str(plan.folds), "--fold-seed", str(plan.fold_seed)),
-        *("--runs", str(configs.parent), "--name", "rerun"),
-        *("--data", str(meta["data"]["source"]), *_labels(meta)),
-        *(("--tier", tier) if isinstance(tier := meta.get("tier"), str) else ()),
+        *("--runs", str(configs.parent), "--name", rerun.NAME),
+        *rerun.data_flags(meta),
         *(["--inline"] if args.inline else []),
         *rest,
         *(["--resume"] if is_begun else []),
     ]
-
-
-def _labels(meta: dict[str, Any]) -> Iterator[str]:
-    """The flags of the run's own command that say how its AU labels were read."""
-    words = [word for w in meta.get("command") or () for word in str(w).split("=", 1)]
-    for flag, value in zip(words, words[1:], strict=False):
-        if flag in LABELS:
-            yield from (flag, value)
 
 
 def _tell(plan: "Plan", console: "Console") -> None:
