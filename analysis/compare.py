@@ -14,11 +14,10 @@ from rich.text import Text
 
 from analysis import statistics
 from analysis.costs import wasted
-from analysis.findings import ROUNDS, Findings, find, rivals, signed
+from analysis.findings import ROUNDS, Findings, find, rivals
 from analysis.leaderboard import candidates, read_board
-from analysis.report import interval
-from analysis.statistics import Estimate
-from analysis.tables import escape
+from analysis.statistics import Estimate, bracketed, signed
+from analysis.tables import cell, escape
 from trainables.cli import Parser, run_command
 from trainables.store import RunStore, replace_file
 
@@ -113,9 +112,7 @@ def row(side: Side) -> list[str]:
     completed = int((found.table["status"] == "completed").sum())
     failed = int(wasted(found.board)["count"])
     trials = f"{found.board.trainings} ({completed}{f', failed {failed}' if failed else ''})"
-    best = None if found.best is None else found.row(found.best)
     ensemble = found.ensemble.honest.get("ensemble") if found.ensemble else None
-    base = None if found.baseline is None else found.row(found.baseline)
     return [
         side.name,
         str((meta.get("space") or {}).get("name", "?")),
@@ -125,20 +122,17 @@ def row(side: Side) -> list[str]:
         f"{side.hours:.3g}",
         str(len(found.board.votes.labels)),
         found.best or "–",
-        _told(best, "score"),
-        interval(found.corrected),
-        interval(ensemble),
-        _told(base, "score"),
+        _score(found, found.best),
+        bracketed(found.corrected),
+        bracketed(ensemble),
+        _score(found, found.baseline),
         "–" if found.majority is None else f"{found.majority['score']:.3f}",
         side.missing if side.lead is None else signed(side.lead),
     ]
 
 
-def _told(line: "object", name: str) -> str:
-    if line is None:
-        return "–"
-    value, low, high = (float(line[key]) for key in (name, f"{name} low", f"{name} high"))  # type: ignore[index]  # a row
-    return interval(Estimate(value, low, high))
+def _score(found: Findings, trial: str | None) -> str:
+    return "–" if trial is None else cell(found.row(trial), "score")
 
 
 def markdown(sides: Sequence[Side]) -> str:

@@ -22,6 +22,7 @@ from analysis.comparisons import CorrectedT, McNemar, corrected_t, mcnemar
 from analysis.groups import wanted_folds
 from analysis.leaderboard import Board
 from analysis.seeds import Spread, holm, spread, within
+from analysis.statistics import bracketed, signed
 from trainables.config import REPEATED, Flat, TrialConfig
 from trainables.store import Record
 
@@ -233,27 +234,18 @@ def _verdict(plan: Plan, rows: Sequence[Row], reference: str) -> Confirmation:
         best = sure[0]
         verdict = (
             f"{best.arm.role} of the search (trial {best.arm.trial}) is confirmed: score "
-            f"{_shown(best.score)}, {_signed(best.lead)} over the {reference}."
+            f"{bracketed(best.score)}, {signed(best.lead)} over the {reference}."
         )
     elif rivals:
         verdict = (
-            f"No better than the {reference} ({_shown(base.score)}): the best of the search, "
+            f"No better than the {reference} ({bracketed(base.score)}): the best of the search, "
             f"{rivals[0].arm.role} (trial {rivals[0].arm.trial}), leads by "
-            f"{_signed(rivals[0].lead)}, which may be chance."
+            f"{signed(rivals[0].lead)}, which may be chance."
         )
     else:
         verdict = f"No better than the {reference}: nothing else was left to confirm."
     winner = sure[0].arm.role if sure else None
     return Confirmation(plan, (*rivals, *others), reference, winner, verdict)
-
-
-def _shown(found: Spread) -> str:
-    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
-
-
-def _signed(found: Spread | None) -> str:
-    assert found is not None
-    return f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
 def as_facts(found: Confirmation) -> dict[str, Any]:

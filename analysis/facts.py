@@ -11,7 +11,8 @@ from analysis import posthoc, statistics
 from analysis.contributions import Contribution
 from analysis.corrections import After
 from analysis.costs import wasted
-from analysis.findings import Findings, signed
+from analysis.findings import Findings
+from analysis.statistics import signed
 from trainables import metrics
 from trainables.metrics import MIN_SUPPORT
 
@@ -123,7 +124,7 @@ def techniques(found: Sequence[Contribution]) -> list[dict[str, Any]]:
             "against": row.against or "not set",
             "trials": f"{row.trials} / {row.others}",
             "plain": signed(row.plain),
-            "adjusted": signed(row.adjusted) if row.adjusted else "–",
+            "adjusted": signed(row.adjusted),
         }
         for row in found
     ]
@@ -156,7 +157,7 @@ def corrections(who: str, found: After | None, missing: str) -> dict[str, Any]:
             "name": row.name,
             "chosen": posthoc.told(row),
             "cells": [f"{row.scores[name]:.3f}" for name in posthoc.SHOWN],
-            "gain": posthoc.gain(row),
+            "gain": signed(row.gap),
         }
         for row in (found.rows if found else ())
     ]

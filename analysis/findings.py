@@ -14,7 +14,8 @@ from analysis import statistics
 from analysis.ensemble import Ensemble
 from analysis.leaderboard import Board
 from analysis.pool import counts_of, known_of
-from analysis.statistics import Estimate
+from analysis.statistics import Estimate, bracketed, signed
+from analysis.tables import cell
 
 ROUNDS = 1000
 FEW_IMAGES, FEW_OF_CLASS = 200, 10  # with fewer, a score is hardly more than a guess
@@ -181,10 +182,7 @@ def words(findings: Findings) -> list[str]:
         return [*lines, f"Nothing can be compared yet: {lb.NOTHING_YET}."]
     row = findings.row(findings.best)
     is_baseline = ": it is the baseline itself" if findings.baseline == findings.best else ""
-    lines.append(
-        f"Best single trial: {findings.best}, score {row['score']:.3f} "
-        f"[{row['score low']:.3f}, {row['score high']:.3f}]{is_baseline}."
-    )
+    lines.append(f"Best single trial: {findings.best}, score {cell(row, 'score')}{is_baseline}.")
     lines += _corrected_words(findings, float(row["score"]))
     lines += _ensemble_words(findings)
     if findings.detectable is not None:
@@ -240,7 +238,7 @@ def _corrected_words(findings: Findings, seeming: float) -> list[str]:
         rungs = "; the rungs chose too, which this corrects in part only" if is_partial else ""
         lines.append(
             f"Corrected for the choice of the best (BBC-CV), a trial so chosen scores "
-            f"{bound}{c.value:.3f} [{c.low:.3f}, {c.high:.3f}] on new images{less}{rungs}."
+            f"{bound}{bracketed(c)} on new images{less}{rungs}."
         )
         if c.value - seeming >= 0.0005:  # as it is printed
             lines.append(_above(findings.board.votes.labels, c.value - seeming))
@@ -274,11 +272,6 @@ def _above(labels: NDArray[np.int64], gap: float) -> str:
     )
 
 
-def signed(lead: Estimate) -> str:
-    """A difference with its interval."""
-    return f"{lead.value:+.3f} [{lead.low:+.3f}, {lead.high:+.3f}]"
-
-
 def _ensemble_words(findings: Findings) -> list[str]:
     ensemble = findings.ensemble
     if ensemble is None or len(findings.board.votes.trials) < 2:
@@ -289,8 +282,8 @@ def _ensemble_words(findings: Findings) -> list[str]:
     mine, base = honest["ensemble"], honest.get("lead over baseline")
     over = f" and {signed(base)} over the baseline" if base else ""
     return [
-        f"Ensemble: {ensemble.method}, score {mine.value:.3f} [{mine.low:.3f}, {mine.high:.3f}] on "
-        f"images that did not choose it; best single {honest['single'].value:.3f} and average of "
-        f"best {len(ensemble.top)} {honest['top'].value:.3f} in the same way, a lead of "
+        f"Ensemble: {ensemble.method}, score {bracketed(mine)} on images that did not choose it; "
+        f"best single {honest['single'].value:.3f} and average of best {len(ensemble.top)} "
+        f"{honest['top'].value:.3f} in the same way, a lead of "
         f"{signed(honest['lead over single'])} over the best single{over}."
     ]

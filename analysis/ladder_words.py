@@ -7,6 +7,7 @@ import numpy as np
 from analysis.ablation import AS_LONG, DEARER
 from analysis.ladder import NAMES, Ladder, Row
 from analysis.seeds import detectable
+from analysis.statistics import signed
 
 SURE = 0.05  # a corrected p-value below it is told as a difference
 
@@ -82,9 +83,8 @@ def _against_baseline(row: Row) -> str:
 def gap_text(row: Row) -> str:
     """A difference with its interval and corrected p-value."""
     assert row.gap is not None
-    g = row.gap
     p = "" if np.isnan(row.p) else f", p {row.p:.3f}" if row.p >= 0.001 else ", p < 0.001"
-    return f"{g.value:+.3f} [{g.low:+.3f}, {g.high:+.3f}]{p}"
+    return f"{signed(row.gap)}{p}"
 
 
 def _limits(ladder: Ladder) -> Iterator[str]:

@@ -18,6 +18,7 @@ from analysis.corrections import After, Corrected, after
 from analysis.crossfit import FEW_IMAGES
 from analysis.findings import Findings
 from analysis.leaderboard import Board, read_board, status
+from analysis.statistics import signed
 from trainables.cli import Parser, run_command
 from trainables.store import RunStore, replace_file
 from trainables.views import Views, file_of, unpack
@@ -92,7 +93,7 @@ def sentence(found: After) -> str:
     best = max(rows, key=lambda row: (row.gap.low > 0 if row.gap else False, row.scores["score"]))
     assert best.gap is not None
     what = f"{best.name} ({told(best)})" if best.chosen else best.name
-    change = f"from {before['score']:.3f} to {best.scores['score']:.3f}, {gain(best)}"
+    change = f"from {before['score']:.3f} to {best.scores['score']:.3f}, {signed(best.gap)}"
     if best.gap.low > 0:
         first = (
             f"After training, {what} raises the score {change}, on images that did not choose it"
@@ -149,14 +150,8 @@ def _table(found: After) -> Table:
         table.add_column(column, overflow="fold")
     for row in found.rows:
         scores = [f"{row.scores[name]:.3f}" for name in SHOWN]
-        table.add_row(Text(row.name), Text(told(row)), *scores, Text(gain(row)))
+        table.add_row(Text(row.name), Text(told(row)), *scores, Text(signed(row.gap)))
     return table
-
-
-def gain(row: Corrected) -> str:
-    """The difference to the trial as trained, with its interval."""
-    g = row.gap
-    return "–" if g is None else f"{g.value:+.3f} [{g.low:+.3f}, {g.high:+.3f}]"
 
 
 if __name__ == "__main__":

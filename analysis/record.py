@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from analysis.ensemble import Ensemble, predict
+from analysis.statistics import bracketed
 from analysis.votes import Votes
 from trainables.store import replace_file, write_json
 
@@ -86,7 +87,7 @@ def told(ensemble: Ensemble) -> Iterator[str]:
     yield f"{ensemble.method} ({ensemble.note})" if ensemble.note else ensemble.method
     for name, estimate in ensemble.honest.items():
         if math.isfinite(estimate.value):
-            yield f"  {name}: {estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+            yield f"  {name}: {bracketed(estimate)}"
     yield "methods: score on images that did not choose, behind the best, on those that did"
     for row in ensemble.table:
         mark = " <- chosen" if row.is_chosen else ""

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -14,11 +13,11 @@ from rich.text import Text
 from analysis import final as sealed
 from analysis import record, tables, written
 from analysis.final import Look
-from analysis.findings import Findings, find, signed, words
+from analysis.findings import Findings, find, words
 from analysis.leaderboard import read_board
 from analysis.pool import of_boards
 from analysis.sheets import Pictures
-from analysis.statistics import Estimate
+from analysis.statistics import bracketed, signed
 from analysis.study import study
 from analysis.worth import sentences, side_by_side
 from trainables.cli import Parser, run_command
@@ -149,8 +148,8 @@ def _comparison_table(findings: Findings) -> Table:
         }
         for who, label in labels.items():
             honest = ensemble.honest.get(who)
-            table.add_row(label, interval(honest), f"{ensemble.optimistic[who]:.3f}")
-    table.add_row("best single, by BBC-CV", interval(findings.corrected), "")
+            table.add_row(label, bracketed(honest), f"{ensemble.optimistic[who]:.3f}")
+    table.add_row("best single, by BBC-CV", bracketed(findings.corrected), "")
     if baseline is not None:
         table.add_row("baseline", tables.cell(findings.row(baseline), "score"), "")
     if findings.majority is not None:
@@ -173,15 +172,6 @@ def _selection_table(findings: Findings, look: Look | None) -> Table:
     return table
 
 
-def interval(estimate: Estimate | None) -> str:
-    """A value with its interval, where it has one."""
-    if estimate is None:
-        return "–"
-    if np.isnan(estimate.low):
-        return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
-
-
 def _final_table(look: Look) -> Table:
     title = f"Sealed test split, {look.images} images; earlier looks: {look.earlier_looks}"
     table = _bare(title)
@@ -190,7 +180,7 @@ def _final_table(look: Look) -> Table:
     for who, measures in look.scores.items():
         rest = [f"{measures[name].value:.3f}" for name in ("accuracy", "uar")]
         lead = look.leads.get(who)
-        table.add_row(who, interval(measures["score"]), *rest, signed(lead) if lead else "")
+        table.add_row(who, bracketed(measures["score"]), *rest, signed(lead) if lead else "")
     return table
 
 

@@ -5,6 +5,7 @@ labels (N,), predicted (M, N) class indices, weights (B, N) how often a round dr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,35 @@ class Estimate:
     value: float
     low: float
     high: float
+
+
+class Bounded(Protocol):
+    """A value with its interval: an Estimate, or a Spread over seeds; NaN where it has none."""
+
+    @property
+    def value(self) -> float: ...
+
+    @property
+    def low(self) -> float: ...
+
+    @property
+    def high(self) -> float: ...
+
+
+def bracketed(found: Bounded | None) -> str:
+    """A value with its interval, where it has one."""
+    if found is None:
+        return "–"
+    if np.isnan(found.low):
+        return f"{found.value:.3f}"
+    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def signed(lead: Bounded | None) -> str:
+    """A difference with its interval, if there is one."""
+    if lead is None:
+        return "–"
+    return f"{lead.value:+.3f} [{lead.low:+.3f}, {lead.high:+.3f}]"
 
 
 def resample(labels: Ints, rounds: int, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -8,6 +8,8 @@ from analysis import confirmation, final
 from analysis.comparisons import mcnemar
 from analysis.final import Look
 from analysis.findings import Findings
+from analysis.statistics import Estimate, bracketed
+from analysis.tables import cell
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,11 @@ def side_by_side(findings: Findings, look: Look | None) -> list[Line]:
     if findings.best is None:
         return []
     root, row = findings.board.run.root, findings.row(findings.best)
-    naive = _interval(row["score"], row["score low"], row["score high"])
-    corrected = findings.corrected
     lines = [
-        Line("naive best", naive, "on the images that chose it"),
+        Line("naive best", cell(row, "score"), "on the images that chose it"),
         Line(
             "corrected best",
-            _interval(corrected.value, corrected.low, corrected.high) if corrected else "–",
+            bracketed(findings.corrected),
             "BBC-CV: on images left out of the choice",
         ),
         _confirmed(confirmation.read_facts(root)),
@@ -39,8 +39,7 @@ def side_by_side(findings: Findings, look: Look | None) -> list[Line]:
     seen = f"{looks} look{'' if looks == 1 else 's'} so far (test_ledger.jsonl)"
     if look is None or "best single" not in look.scores:
         return [*lines, Line("test", "sealed", f"{seen}; --final looks")]
-    found = look.scores["best single"]["score"]
-    return [*lines, Line("test", _interval(found.value, found.low, found.high), seen)]
+    return [*lines, Line("test", bracketed(look.scores["best single"]["score"]), seen)]
 
 
 def _confirmed(facts: Mapping[str, Any] | None) -> Line:
@@ -48,7 +47,8 @@ def _confirmed(facts: Mapping[str, Any] | None) -> Line:
         return Line("confirmed", "–", "not done: python -m search.confirm RUN")
     row = confirmation.confirmed(facts)
     how = f"{row['role']}, {facts['seeds']} fresh seeds, {facts['folds']} fresh folds"
-    return Line("confirmed", _of(row["score"]), how)
+    score = Estimate(*(row["score"][name] for name in ("value", "low", "high")))
+    return Line("confirmed", bracketed(score), how)
 
 
 def sentences(findings: Findings) -> list[str]:
@@ -79,11 +79,3 @@ def _tests(facts: Mapping[str, Any]) -> str:
     if row["mcnemar"] is not None:
         told.append(f"McNemar's exact test of accuracy p {row['mcnemar']['p']:.2g}")
     return f" ({row['role']} against the {facts['reference']}: {'; '.join(told)})" if told else ""
-
-
-def _of(found: Mapping[str, Any]) -> str:
-    return _interval(found["value"], found["low"], found["high"])
-
-
-def _interval(value: float, low: float, high: float) -> str:
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"

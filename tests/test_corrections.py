@@ -27,7 +27,7 @@ from analysis.corrections import (
 )
 from analysis.findings import find
 from analysis.leaderboard import read_board
-from analysis.statistics import Goal
+from analysis.statistics import Goal, signed
 from trainables import cli
 from trainables.store import RunStore
 from trainables.views import FLIP, PLAIN, SCALED, Views, file_of, pack
@@ -242,7 +242,7 @@ def test_the_page_shows_what_can_be_done_after_training(run: RunStore) -> None:
     for cells, row in zip(shown[1 : count + 1], best.rows, strict=True):
         assert cells[1] == posthoc.told(row)
         assert cells[2:7] == [f"{row.scores[name]:.3f}" for name in posthoc.SHOWN]
-        assert cells[7] == posthoc.gain(row)
+        assert cells[7] == signed(row.gap)
     before = best.rows[0].scores["score"]
     assert before == pytest.approx(found.row(str(found.best))["score"], abs=0.01)
     assert posthoc.sentence(best) in page.text
