@@ -17,7 +17,7 @@ from analysis.costs import wasted
 from analysis.findings import ROUNDS, Findings, find, rivals
 from analysis.leaderboard import candidates, read_board
 from analysis.statistics import Estimate, bracketed, signed
-from analysis.tables import cell, escape
+from analysis.tables import cell, escape, grid
 from trainables.cli import Parser, run_command
 from trainables.store import RunStore, replace_file
 
@@ -137,15 +137,11 @@ def _score(found: Findings, trial: str | None) -> str:
 
 def markdown(sides: Sequence[Side]) -> str:
     """The comparison, a column a run, so that it stays narrow."""
-    rows = list(zip(HEADER, *(row(side) for side in sides), strict=True))
+    header, *rows = zip(HEADER, *(row(side) for side in sides), strict=True)
     lines = ["# Runs side by side", ""]
     for line in words(sides):
         lines += [escape(line), ""]
-    for number, cells in enumerate(rows):
-        lines.append(f"| {' | '.join(map(escape, cells))} |")
-        if number == 0:
-            lines.append("|" + " --- |" * len(cells))
-    return "\n".join([*lines, "", HINT]) + "\n"
+    return "\n".join([*lines, *grid(header, rows), "", HINT]) + "\n"
 
 
 def page(sides: Sequence[Side]) -> str:

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from analysis.ladder import NAMES, Ladder, Row, cells, facts
 from analysis.ladder_words import SURE, gap_text, words
 from analysis.page import TEMPLATES
-from analysis.tables import escape
+from analysis.tables import escape, grid
 from trainables.store import replace_file
 
 HOW = (
@@ -96,12 +96,9 @@ def markdown(ladder: Ladder) -> str:
     out += [f"{escape(text)}\n" for text in words(ladder)]
     for section in sections(ladder):
         out += [f"## {escape(section.title)}", "", f"Last column: {escape(section.hint)}.", ""]
-        names = header(ladder)
-        out += [f"| {' | '.join(names)} |", "|" + " --- |" * len(names)]
         rows = [line(row, section, ladder) for row in section.rows]
         rows += [[label, "", "", *values, ""] for label, values in levels(ladder)]
-        out += [f"| {' | '.join(map(escape, row))} |" for row in rows]
-        out.append("")
+        out += [*grid(header(ladder), rows), ""]
     return "\n".join([*out, HOW, ""])
 
 

@@ -1,6 +1,7 @@
-"""The leaderboard as text: Markdown, CSV, and cells in words."""
+"""The leaderboard as text: Markdown, CSV, and cells in words; any table as Markdown."""
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import pandas as pd
 
 from analysis.leaderboard import Board
 from trainables.store import replace_file
+
+Cells = Sequence[str]
 
 TOP = 10
 SHOWN = {  # column of the frame -> heading
@@ -73,13 +76,22 @@ def markdown(board: Board, table: pd.DataFrame, top: int = TOP) -> str:
     """The best trials and the baseline as a Markdown table, with what varied between them."""
     names = board.varying
     columns = shown(table)
-    header = [*columns.values(), *names]
-    lines = [f"| {' | '.join(map(escape, header))} |", "|" + " --- |" * len(header)]
-    for _, row in head(table, top).iterrows():
-        cells = [cell(row, column) for column in columns]
-        cells += [setting(row[f"setting {name}"]) for name in names]
-        lines.append(f"| {' | '.join(map(escape, cells))} |")
-    return "\n".join(lines) + "\n"
+    rows = (
+        [
+            *(cell(row, column) for column in columns),
+            *(setting(row[f"setting {name}"]) for name in names),
+        ]
+        for _, row in head(table, top).iterrows()
+    )
+    return "\n".join(grid([*columns.values(), *names], rows)) + "\n"
+
+
+def grid(header: Cells, rows: Iterable[Cells]) -> Iterator[str]:
+    """The lines of a Markdown table."""
+    yield f"| {' | '.join(map(escape, header))} |"
+    yield "|" + " --- |" * len(header)
+    for row in rows:
+        yield f"| {' | '.join(map(escape, row))} |"
 
 
 def write_tables(board: Board, table: pd.DataFrame, folder: Path, title: str, top: int) -> None:

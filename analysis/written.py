@@ -12,11 +12,9 @@ from analysis import facts, tables
 from analysis.facts import FEW
 from analysis.findings import words
 from analysis.study import Study
-from analysis.tables import escape
+from analysis.tables import Cells, escape, grid
 from analysis.worth import sentences
 from trainables.store import replace_file
-
-Cells = Sequence[str]
 
 
 def write(study: Study, folder: Path, title: str, top: int) -> None:
@@ -69,14 +67,6 @@ def markdown(study: Study, title: str, top: int) -> str:
     for name, (header, rows) in grids.items():
         lines += [f"## {name}", "", *(grid(header, rows) if rows else ["nothing to show"]), ""]
     return "\n".join([*lines, *_rerun(study)]) + "\n"
-
-
-def grid(header: Cells, rows: Sequence[Cells]) -> Iterator[str]:
-    """A table."""
-    yield f"| {' | '.join(map(escape, header))} |"
-    yield "|" + " --- |" * len(header)
-    for row in rows:
-        yield f"| {' | '.join(escape(str(cell)) for cell in row)} |"
 
 
 def _techniques(study: Study) -> tuple[Cells, list[Cells]]:
