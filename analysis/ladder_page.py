@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis.ladder import NAMES, Ladder, Row, cells, facts
 from analysis.ladder_words import SURE, gap_text, words
-from analysis.page import TEMPLATES
+from analysis.page import environment
 from analysis.tables import escape, grid
 from trainables.store import replace_file
 
@@ -104,15 +103,9 @@ def markdown(ladder: Ladder) -> str:
 
 def page(ladder: Ladder) -> str:
     """The whole page; every text is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     found = sections(ladder)
-    return environment.get_template("ladder.html.j2").render(
+    template = environment().get_template("ladder.html.j2")
+    return template.render(
         title=title(ladder),
         is_synthetic=bool(ladder.board.meta["data"].get("is_synthetic")),
         words=words(ladder),
