@@ -26,6 +26,7 @@ HEADER = (
     *("images", "best trial", "its score", "corrected (BBC-CV)", "ensemble", "baseline"),
     *("always the commonest class", "lead of the best over that of the first run"),
 )
+TITLE = "Runs side by side"
 HINT = (
     "Score: what the search maximised. Corrected: on images that did not choose the best. The lead "
     "is paired by image: each of 1,000 rounds chooses both bests on the images drawn and compares "
@@ -138,7 +139,7 @@ def _score(found: Findings, trial: str | None) -> str:
 def markdown(sides: Sequence[Side]) -> str:
     """The comparison, a column a run, so that it stays narrow."""
     header, *rows = zip(HEADER, *(row(side) for side in sides), strict=True)
-    lines = ["# Runs side by side", ""]
+    lines = [f"# {TITLE}", ""]
     for line in words(sides):
         lines += [escape(line), ""]
     return "\n".join([*lines, *grid(header, rows), "", HINT]) + "\n"
@@ -151,6 +152,7 @@ def page(sides: Sequence[Side]) -> str:
     meta = [side.findings.board.meta for side in sides]
     template = environment().get_template("compare.html.j2")
     return template.render(
+        title=TITLE,
         words=words(sides),
         rows=list(zip(HEADER, *(row(side) for side in sides), strict=True)),
         hint=HINT,
