@@ -11,9 +11,7 @@ from analysis.plots import (
     INK,
     MOST_CURVES,
     ORANGE,
-    RED,
-    STATUS,
-    SYMBOLS,
+    mark_trials,
     safe,
     share_shown,
     styled,
@@ -58,13 +56,7 @@ def seconds_by_trial(findings: Findings) -> go.Figure | None:
     if table.empty:
         return None
     figure, drawn = go.Figure(), thinned(table)
-    for status, part in drawn.groupby("status"):
-        figure.add_scatter(
-            x=part["index"], y=part["seconds"], name=safe(status), mode="markers",
-            text=[safe(trial) for trial in part["trial"]],
-            marker={"color": STATUS.get(str(status), RED), "size": 7,
-                    "symbol": SYMBOLS.get(str(status), "triangle-up-open")},
-        )  # fmt: skip
+    mark_trials(figure, drawn, "index", "seconds", drawn["trial"].map(safe), 7)
     total = f"sum {table['seconds'].sum() / 3600:.2f} h"
     figure.update_yaxes(rangemode="tozero")
     title = f"Time per trial ({total}{share_shown(table, drawn)})"
@@ -98,13 +90,7 @@ def score_by_cost(findings: Findings, name: str, label: str) -> go.Figure | None
         return None
     table = table.assign(cost=table["trial"].map(cost)).sort_values(["cost", "score"])
     figure, drawn = go.Figure(), thinned(table)
-    for status, part in drawn.groupby("status"):
-        figure.add_scatter(
-            x=part["cost"], y=part["score"], mode="markers", name=safe(status),
-            text=[safe(trial) for trial in part["trial"]],
-            marker={"color": STATUS.get(str(status), GREY), "size": 8,
-                    "symbol": SYMBOLS.get(str(status), "triangle-up-open")},
-        )  # fmt: skip
+    mark_trials(figure, drawn, "cost", "score", drawn["trial"].map(safe))
     beats = table["score"] > table["score"].cummax().shift(fill_value=-np.inf)
     figure.add_scatter(
         x=table["cost"][beats], y=table["score"][beats], mode="lines", name="nothing beats it",

@@ -19,10 +19,10 @@ BLUE, ORANGE, GREEN, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56
 PURPLE, GREY, PALE, INK = "#CC79A7", "#8a8f98", "#d5d8dd", "#1c2127"
 DASHES = ("solid", "dot", "dashdot", "longdash", "longdashdot", "dash")  # of curves, best first
 SYMBOLS = {"completed": "circle", "stopped": "circle-open", "failed": "x"}  # read without colour
-STATUS = {"completed": BLUE, "stopped": GREY, "running": ORANGE, "unfinished": ORANGE}
+STATUS = {"completed": BLUE, "stopped": GREY, "failed": RED}
+STATUS |= {"running": ORANGE, "unfinished": ORANGE}
 MOST = 2000  # points of a figure, beyond, the best and others by chance
 MOST_CURVES = 300
-HIGHLIGHTED = 5  # trials whose curve has a colour of its own
 DIMENSIONS = 7  # axes of the parallel coordinates
 EFFECTS = 4  # settings with a plot of their own
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
@@ -82,6 +82,18 @@ def styled(figure: go.Figure, title: str, x: str, y: str, height: int = 420) -> 
     figure.update_xaxes(title=x, automargin=True)
     figure.update_yaxes(title=y, automargin=True)
     return figure
+
+
+def mark_trials(
+    figure: go.Figure, table: pd.DataFrame, x: str, y: str, text: "pd.Series[str]", size: int = 8
+) -> None:
+    """Draw a mark for each trial, column y against x; colour and symbol tell how it stands."""
+    for status, part in table.groupby("status"):
+        figure.add_scatter(
+            x=part[x], y=part[y], mode="markers", name=safe(status), text=text[part.index],
+            marker={"color": STATUS.get(str(status), GREY), "size": size,
+                    "symbol": SYMBOLS.get(str(status), "triangle-up-open")},
+        )  # fmt: skip
 
 
 def learning_curves(findings: Findings) -> go.Figure | None:
@@ -154,13 +166,8 @@ def score_by_trial(findings: Findings) -> go.Figure | None:
     if table.empty:
         return None
     figure, drawn = go.Figure(), thinned(table)
-    for status, part in drawn.groupby("status"):
-        text = [f"{safe(t)} ({safe(r)})" for t, r in zip(part["trial"], part["role"], strict=True)]
-        figure.add_scatter(
-            x=part["index"], y=part["score"], mode="markers", name=safe(status), text=text,
-            marker={"color": STATUS.get(str(status), GREY), "size": 8,
-                    "symbol": SYMBOLS.get(str(status), "triangle-up-open")},
-        )  # fmt: skip
+    text = drawn["trial"].map(safe) + " (" + drawn["role"].map(safe) + ")"
+    mark_trials(figure, drawn, "index", "score", text)
     running = table["score"].cummax()
     steps = running.diff().ne(0) | (table["index"] == table["index"].max())
     figure.add_scatter(
