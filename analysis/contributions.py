@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.ablation import PARTS
-from analysis.importance import NOT_A_CHOICE, Target, is_number, numbers
+from analysis.importance import NOT_A_CHOICE, Target, is_number, numbers, texts
 from analysis.statistics import Estimate
 from trainables.metrics import Floats
 
@@ -51,7 +50,7 @@ def contributions(
     order = list(columns)
     found = []
     for setting, option, against in pairs:
-        text = _text(ended[f"setting {setting}"])
+        text = texts(ended[f"setting {setting}"])
         mine, rest = scores[text == option], scores[text == against]
         adjusted = effects.get(order.index(f"{setting}={option}")) if effects else None
         plain = welch(mine, rest)
@@ -67,7 +66,7 @@ def _pairs(
         values = table[f"setting {name}"]
         if name not in PARTS and is_number(values):
             continue
-        counts = _text(values)
+        counts = texts(values)
         options, sizes = np.unique(counts, return_counts=True)
         known = dict(zip(options.tolist(), sizes.tolist(), strict=True))
         against = str(baseline.get(name, ""))
@@ -95,7 +94,7 @@ def _columns(
                 standard = (number - number.mean()) / spread
                 out |= {name: standard, f"{name}²": standard**2}
             continue
-        text = _text(values)
+        text = texts(values)
         options = set(text) - {str(baseline.get(name, ""))}
         if str(baseline.get(name, "")) not in set(text):
             compared = {o for s, o in pairs if s == name}
@@ -141,7 +140,3 @@ def welch(mine: Floats, rest: Floats) -> Estimate:
     freedom = parts.sum() ** 2 / (parts**2 / (sizes - 1)).sum()
     half = float(t.ppf(0.975, freedom)) * error
     return Estimate(gap, gap - half, gap + half)
-
-
-def _text(values: "pd.Series[Any]") -> NDArray[np.str_]:
-    return np.array(["" if pd.isna(value) else str(value) for value in values])

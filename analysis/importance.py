@@ -125,8 +125,13 @@ def numbers(values: "pd.Series[Any]") -> NDArray[np.float64]:
     return np.where(np.isnan(out), np.nanmedian(out), out)
 
 
+def texts(values: "pd.Series[Any]") -> NDArray[np.str_]:
+    """The setting as text; "" where it is not set."""
+    return np.array(["" if pd.isna(value) else str(value) for value in values])
+
+
 def _one_hot(values: "pd.Series[Any]") -> list[Floats]:
-    text = np.array(["" if pd.isna(value) else str(value) for value in values])
+    text = texts(values)
     return [(text == option).astype(np.float64) for option in sorted(set(text))]
 
 
