@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from analysis.board import Board, read_board, status
 from analysis.findings import Findings, find
 from analysis.groups import read_folds
+from analysis.record import VERSION
 from analysis.use import scores
 from analysis.use.card import Score, looked
 from trainables.store import RunStore
 
 if TYPE_CHECKING:
     from analysis.use.members import Recipe
-
-ENSEMBLE_VERSION = 2  # of ensemble.json
 
 
 @dataclass(frozen=True)
@@ -136,9 +135,9 @@ def _read(path: Path) -> dict[str, Any]:
         version = said.get("version")
     except (ValueError, AttributeError) as error:
         raise ValueError(f"'{path}' is not an ensemble.json ({error})") from error
-    if version != ENSEMBLE_VERSION or not said.get("sources"):
+    if version != VERSION or not said.get("sources"):
         raise ValueError(
-            f"'{path}' is of version {version}, this program reads {ENSEMBLE_VERSION}: make it "
+            f"'{path}' is of version {version}, this program reads {VERSION}: make it "
             "again (python -m analysis.report RUN)"
         )
     return said

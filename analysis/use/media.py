@@ -18,7 +18,6 @@ from trainables.data.images import Pixels
 
 VIDEOS = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"))
 MOST_BYTES = 256 << 20  # of an image file
-UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
