@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.decisions import Decisions, read_decisions
 from analysis.groups import Folds, Group, as_repeat, ended_folds, folds_of, groups_of
 from analysis.statistics import Goal
-from analysis.votes import Votes, read_votes
 from trainables import metrics
-from trainables.metrics import MIN_SUPPORT
+from trainables.metrics import MIN_SUPPORT, Ints
 from trainables.registry import unknown
 from trainables.store import Record, RunStore
 
@@ -40,7 +40,7 @@ class Board:
     run: RunStore
     meta: Mapping[str, Any]
     records: tuple[Record, ...]
-    votes: Votes  # of the trials that did not fail
+    votes: Decisions  # of the trials that did not fail
     class_names: tuple[str, ...]
     au_names: tuple[str, ...]
     folds: Folds = field(default_factory=dict)  # the trials of each record: itself, or its folds
@@ -53,8 +53,7 @@ class Board:
     @property
     def goal(self) -> Goal:
         """What the search maximised."""
-        keep = metrics.supported(self.votes.labels, len(self.class_names))
-        return Goal(self.meta.get("metric") or "macro_f1", keep)
+        return goal_of(self.meta, self.votes.labels, len(self.class_names))
 
     @property
     def support(self) -> NDArray[np.int64]:
@@ -94,11 +93,29 @@ def read_board(run: RunStore) -> Board:
     is_over = bool(meta.get("finished"))
     records = tuple(as_repeat(own, is_over) for own in folds.values())
     live = [record for record in records if status(record, meta) != "failed"]
-    votes = read_votes(run, live, len(names), "val", folds)
+    votes = _votes(run, live, len(names), folds, meta)
     units = tuple(map(str, data.get("au_names") or ()))
     if len(units) != votes.aus.shape[1]:
         units = tuple(f"AU column {number}" for number in range(1, votes.aus.shape[1] + 1))
     return Board(run, meta, records, votes, names, units, folds)
+
+
+def _votes(
+    run: RunStore, live: Sequence[Record], classes: int, folds: Folds, meta: Mapping[str, Any]
+) -> Decisions:
+    """The votes with the probabilities of completed trials, or of all where none is completed."""
+    metric = meta.get("metric") or "macro_f1"
+    completed = {record.id for record in live if status(record, meta) == "completed"}
+    keep = completed | {record.id for record in live if record.role == "baseline"}
+    votes = read_decisions(run, live, classes, folds, keep, metric)
+    if completed.isdisjoint(votes.trials):
+        return read_decisions(run, live, classes, folds, None, metric)
+    return votes
+
+
+def goal_of(meta: Mapping[str, Any], labels: Ints, classes: int) -> Goal:
+    """What a run with these validation labels maximises."""
+    return Goal(meta.get("metric") or "macro_f1", metrics.supported(labels, classes))
 
 
 def status(record: Record, meta: Mapping[str, Any]) -> str:

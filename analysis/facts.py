@@ -31,7 +31,7 @@ FEW = "too few to conclude"
 
 def predictions(findings: Findings) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
     """(class, AU) probabilities of the baseline, the best single and the ensemble."""
-    votes = findings.board.votes
+    votes = findings.board.votes.full
     out = {}
     if findings.baseline and findings.baseline != findings.best:
         out["baseline"] = ens.average(votes, {findings.baseline: 1.0})

@@ -16,6 +16,7 @@ from analysis.leaderboard import Board
 from analysis.pool import counts_of, known_of
 from analysis.statistics import Estimate, bracketed, signed
 from analysis.tables import cell
+from trainables.metrics import Ints
 
 ROUNDS = 1000
 FEW_IMAGES, FEW_OF_CLASS = 200, 10  # with fewer, a score is hardly more than a guess
@@ -55,9 +56,9 @@ def find(board: Board) -> Findings:
     baseline, base_note = lb.baseline(board)
     ranked = table[table["trial"].isin(chosen)]
     found = None if ranked.empty else str(ranked.iloc[0]["trial"])
-    votes = board.votes.pick(chosen)
+    votes = board.votes.full.pick(chosen)
     reference = board.votes.calls(baseline)
-    known = replace(known_of(board.records), counts=counts_of(board))
+    known = replace(known_of(map(board.record, chosen)), counts=counts_of(board))
     ensemble = ens.build(votes, board.goal, 0, reference, known) if chosen else None
     corrected, lead = _corrected(board, rivals(table, chosen), reference)
     notes = [
@@ -90,7 +91,7 @@ def rivals(table: pd.DataFrame, chosen: Sequence[str]) -> list[str]:
 
 
 def _corrected(
-    board: Board, trials: Sequence[str], baseline: NDArray[np.int64] | None
+    board: Board, trials: Sequence[str], baseline: Ints | None
 ) -> tuple[Estimate | None, Estimate | None]:
     if len(set(trials) & set(board.votes.trials)) < 2:
         return None, None
@@ -118,8 +119,8 @@ def detectable(board: Board, trials: Sequence[str]) -> float | None:
     rows = [board.votes.row(trial) for trial in trials if trial in known_trials]
     if len(rows) < 2:
         return None
-    each = statistics.influence(board.votes.labels, board.votes.predicted[rows], board.goal)
-    errors = np.sqrt(((each[1:] - each[0]) ** 2).sum(1))
+    best, others = board.votes.predicted[rows[0]], board.votes.predicted[rows[1:]]
+    _, errors = statistics.errors(board.votes.labels, others, board.goal, best)
     known = errors[errors > 0]
     return float((statistics.NORMAL_95 + POWER_80) * np.median(known)) if len(known) else None
 
@@ -132,9 +133,8 @@ def in_reach(board: Board, trials: Sequence[str]) -> set[str]:
     rows = [board.votes.row(trial) for trial in trials]
     labels, predicted = board.votes.labels, board.votes.predicted[rows]
     scores = board.goal.scores(statistics.tally(labels, predicted, board.goal.classes))
-    each = statistics.influence(labels, predicted, board.goal)
     best = int(scores.argmax())
-    errors = np.sqrt(((each - each[best]) ** 2).sum(1))
+    _, errors = statistics.errors(labels, predicted, board.goal, predicted[best])
     near = scores >= scores[best] - REACH * errors
     return {trial for trial, is_near in zip(trials, near, strict=True) if is_near}
 

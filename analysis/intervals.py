@@ -1,20 +1,20 @@
 """Intervals of many models' scores, and of their leads over one. M models, B rounds."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 
 from analysis import statistics
 from analysis.statistics import Goal
-from analysis.votes import Votes
 from trainables.metrics import Floats, Ints
 
 ROUNDS = 1000  # of the bootstrap
 BOOTSTRAPPED = 500  # models; ten thousand would take a minute
 
 
-def of_scores(votes: Votes, goal: Goal, scores: Floats, base: int | None) -> dict[str, Floats]:
+def of_scores(
+    labels: Ints, predicted: Ints, goal: Goal, scores: Floats, base: int | None
+) -> dict[str, Floats]:
     """The intervals of all scores (M,), and of their leads over the model `base`.
 
     By the bootstrap for the best BOOTSTRAPPED and the base; beyond, normal ones by the
@@ -23,10 +23,10 @@ def of_scores(votes: Votes, goal: Goal, scores: Floats, base: int | None) -> dic
     best = np.sort(np.argsort(-scores, kind="stable")[:BOOTSTRAPPED])
     if base is not None and base not in best:
         best = np.append(best, base)
-    sampled = sampled_scores(votes, goal, best)
+    sampled = sampled_scores(labels, predicted[best], goal)
     shape = (2, 2, len(scores))
     has_rest = len(best) < len(scores)
-    low, high = jackknifed(votes, goal, scores, base) if has_rest else np.empty(shape)
+    low, high = jackknifed(labels, predicted, goal, scores, base) if has_rest else np.empty(shape)
     low[0, best], high[0, best] = statistics.interval(sampled)
     out = {"score low": low[0], "score high": high[0]}
     if base is None:
@@ -40,10 +40,10 @@ def of_scores(votes: Votes, goal: Goal, scores: Floats, base: int | None) -> dic
     return out
 
 
-def sampled_scores(votes: Votes, goal: Goal, rows: Ints | Sequence[int]) -> Floats:
+def sampled_scores(labels: Ints, predicted: Ints, goal: Goal) -> Floats:
     """The score in each round of the bootstrap (B, M), the rounds the same for all models."""
-    weights = _weights(votes.labels.astype(np.int64).tobytes())
-    return statistics.resampled(votes.labels, votes.predicted[rows], goal, weights)
+    weights = _weights(labels.astype(np.int64).tobytes())
+    return statistics.resampled(labels, predicted, goal, weights)
 
 
 @lru_cache(maxsize=4)
@@ -51,11 +51,12 @@ def _weights(labels: bytes) -> Floats:
     return statistics.resample(np.frombuffer(labels, np.int64), ROUNDS, np.random.default_rng(0))
 
 
-def jackknifed(votes: Votes, goal: Goal, scores: Floats, base: int | None) -> tuple[Floats, Floats]:
+def jackknifed(
+    labels: Ints, predicted: Ints, goal: Goal, scores: Floats, base: int | None
+) -> tuple[Floats, Floats]:
     """(low, high), each (2, M): of the score, and of its lead over the base."""
-    each = statistics.influence(votes.labels, votes.predicted, goal)
-    reference = 0.0 if base is None else each[base]
-    errors = np.stack([np.sqrt((e**2).sum(1)) for e in (each, each - reference)])
+    own = None if base is None else predicted[base]
+    errors = np.stack(statistics.errors(labels, predicted, goal, own))
     middle = np.stack([scores, scores - (0.0 if base is None else scores[base])])
     half = statistics.NORMAL_95 * errors
     low, high = middle - half, middle + half

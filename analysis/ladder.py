@@ -73,7 +73,7 @@ def read(plan: Plan, board: Board) -> Ladder:
     measure = board.goal.name
     measures = (measure, *(name for name in MEASURES if name != measure))
     scores = _scores(board, measures)
-    place = {trial: m for m, trial in enumerate(board.votes.trials)}
+    place = {trial: m for m, trial in enumerate(board.votes.full.trials)}
     at = {role: {seed: place[t] for seed, t in own.items()} for role, own in trials.items()}
     rows = [_row(arm, at, scores, plan, board) for arm in plan.arms if at[arm.role]]
     rows = [replace(row, cost=_cost(trials[row.arm.role], trials, board)) for row in rows]
@@ -99,7 +99,7 @@ def _trials(plan: Plan, board: Board) -> dict[str, dict[int, str]]:
 
 def _scores(board: Board, measures: Sequence[str]) -> Scores:
     """Every measure of every trial, on all images and in each round of the bootstrap."""
-    votes, goal = board.votes, board.goal
+    votes, goal = board.votes.full, board.goal
     weights = statistics.resample(votes.labels, ROUNDS, np.random.default_rng(3))
     every = np.ones((1, len(votes.labels)), np.float32)
     counts = [

@@ -121,7 +121,7 @@ def _measured(
 def _sampled(board: Board, trials: Sequence[str]) -> Floats:
     """The score in each round of the bootstrap (B, M), the rounds the same for all trials."""
     rows = [board.votes.row(trial) for trial in trials]
-    return intervals.sampled_scores(board.votes, board.goal, rows)
+    return intervals.sampled_scores(board.votes.labels, board.votes.predicted[rows], board.goal)
 
 
 def _columns(board: Board) -> list[str]:
@@ -173,21 +173,22 @@ def _seconds(record: Record) -> float:
 def measure(board: Board) -> dict[str, dict[str, float]]:
     """All scores of all trials with predictions; trial id -> column -> value."""
     votes = board.votes
-    partial = {  # on the images of their folds, which others share
-        trial: metrics.scores(said.labels, said.probs, board.goal.name)
-        for trial, said in votes.partial.items()
-    }
+    partial = {trial: dict(found) for trial, found in votes.partial.items()}
     if not votes.trials:
         return partial
-    recalls, units = measures.recalls(votes, len(board.class_names)), measures.of_units(votes)
-    columns = measures.of_classes(votes, board.goal)
+    recalls = measures.recalls(votes.labels, votes.predicted, len(board.class_names))
+    units = votes.unit_f1
+    columns = measures.of_classes(votes.labels, votes.predicted, board.goal)
+    columns |= {"nll": votes.nll, "ece": votes.ece}
     columns |= {recall_column(board, k): recalls[:, k] for k in range(len(board.class_names))}
     columns |= {au_column(board, a): units[:, a] for a in range(len(board.au_names))}
     columns["au_f1"] = measures.mean_of_units(votes.aus, units)
     reference = baseline(board)[0]
     base = None if reference is None else votes.row(reference)
-    columns |= intervals.of_scores(votes, board.goal, columns["score"], base)
-    return measures.as_rows(votes, columns) | partial
+    columns |= intervals.of_scores(
+        votes.labels, votes.predicted, board.goal, columns["score"], base
+    )
+    return measures.as_rows(votes.trials, columns) | partial
 
 
 def mean_au_f1(aus: Ints, au_probs: Floats) -> float:

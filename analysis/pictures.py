@@ -6,7 +6,6 @@ Images of the sealed test split are never looked at. n images, K classes, A AUs,
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from analysis.findings import Findings
 from analysis.leaderboard import Board
+from analysis.prepared import bundle_of
 from analysis.sheets import Pictures, Tile, sheet
 from trainables.config import TrialConfig
 from trainables.data.tables import au_boxes, region_maps
@@ -48,12 +48,10 @@ def pictures(findings: Findings) -> Pictures:
         return Pictures(missing="no trial has usable predictions")
     if missing := _lacking(board, trial):
         return Pictures(missing=missing)
-    from trainables.data import cache
-
-    path = Path(board.meta["data"]["cache"])
-    bundle = cache.load(path)
-    if bundle.fingerprint != board.meta["data"].get("fingerprint"):
-        return Pictures(missing=f"the data at '{path}' is not what the run was made on")
+    try:
+        bundle = bundle_of(board.meta)
+    except ValueError as error:
+        return Pictures(missing=str(error))
     model = _model(board, trial, bundle)
     return _looked(findings, trial, model, bundle)
 
@@ -64,9 +62,6 @@ def _lacking(board: Board, trial: str) -> str:
         return f"trial {trial} is a classifier of features, it has no maps to look at"
     if not (board.run.trial(trial).path / WEIGHTS).is_file():
         return f"trial {trial} has no weights on record"
-    source = board.meta["data"].get("cache") or ""
-    if not source or not Path(source).is_dir():
-        return f"the prepared data is not on this machine ('{source}')"
     return ""
 
 
@@ -86,7 +81,7 @@ def _looked(findings: Findings, trial: str, model: "FERModel", bundle: "DataBund
     """The sheet of the surest mistakes, and how much of its attention falls in AU boxes."""
     board, split = findings.board, bundle.val
     place = {name: row for row, name in enumerate(split.ids)}
-    probs = board.votes.probs[board.votes.row(trial)]
+    probs = board.votes.full.probs[board.votes.full.row(trial)]
     wrong, sure = board.votes.predicted[board.votes.row(trial)] != board.votes.labels, probs.max(1)
     order = [n for n in np.argsort(-sure, kind="stable") if wrong[n]][:SHOWN]
     if any(board.votes.ids[n] not in place for n in order):

@@ -1,18 +1,19 @@
 """The trials of one run, or of several on the same data, as one pool of possible members."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.board import goal_of
 from analysis.ensemble import NOTHING, Known
 from analysis.leaderboard import Board, baseline, candidates, read_board
 from analysis.record import Origin
 from analysis.statistics import Goal
 from analysis.votes import Votes
+from trainables.metrics import Ints
 from trainables.store import Record, RunStore
 
 
@@ -24,7 +25,7 @@ class Runs:
     goal: Goal
     known: Known
     origin: Origin
-    baseline: NDArray[np.int64] | None  # calls of the first run's baseline
+    baseline: Ints | None  # calls of the first run's baseline
     notes: tuple[str, ...]
 
 
@@ -50,25 +51,30 @@ def of_boards(boards: Sequence[Board]) -> Runs:
         chosen, note = candidates(board)
         where = f"{label.rstrip('/')}: " if label else ""
         notes += [f"{where}{line}" for line in (note, *_left_out(board)) if line]
-        votes = board.votes.pick(chosen)
+        votes = board.votes.full.pick(chosen)
         parts.append(replace(votes, trials=tuple(label + t for t in votes.trials)))
         known.append(known_of(board.records, label))
         members |= {label + t: (board.run.root, t) for t in chosen}
     votes = _joined([part for part in parts if part.trials])
     kept, note = _without_twins(votes, members)
-    data = first.meta["data"]
     return Runs(
         kept,
-        replace(first, votes=kept).goal,
+        goal_of(first.meta, kept.labels, len(first.class_names)),
         Known(
             {t: ms for k in known for t, ms in k.latency_ms.items()},
             {t: group for k in known for t, group in k.group.items()},
             counts_of(first),
         ),
-        Origin(members, first.class_names, data.get("fingerprint"), first.goal.name),
+        origin_of(first, members),
         first.votes.calls(baseline(first)[0]) if first.votes.ids == kept.ids else None,
         tuple(line for line in (*notes, note) if line),
     )
+
+
+def origin_of(board: Board, members: Mapping[str, tuple[Path, str]]) -> Origin:
+    """Where members come from, and what an ensemble of them is of: the same for all their runs."""
+    fingerprint = board.meta["data"].get("fingerprint")
+    return Origin(members, board.class_names, fingerprint, board.goal.name)
 
 
 def check_alike(one: Board, other: Board) -> None:
@@ -151,7 +157,7 @@ def _joined(parts: Sequence[Votes]) -> Votes:
         probs.append(part.probs[:, order])
         same = part.au_probs.shape[2] == first.au_probs.shape[2]
         shape = (len(part.trials), *first.aus.shape)
-        aus.append(part.au_probs[:, order] if same else np.full(shape, np.nan, np.float16))
+        aus.append(part.au_probs[:, order] if same else np.full(shape, np.nan, np.float32))
     trials = [trial for part in parts for trial in part.trials]
     rows = sorted(range(len(trials)), key=trials.__getitem__)
     return replace(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.leaderboard import Board, read_board, status
+from analysis.prepared import bundle_of
 from trainables import metrics
 from trainables.cli import Parser, run_command
 from trainables.config import TrialConfig
@@ -119,7 +120,7 @@ def cook(board: Board, group: Sequence[Record], out: RunStore) -> TrialStore:
     from trainables.model import build_model
 
     started = time.monotonic()
-    bundle = _data(board)
+    bundle = bundle_of(board.meta)
     config = TrialConfig.from_flat(group[0].config)
     files = [(board.run.trial(r.id).path / WEIGHTS).read_bytes() for r in group]
     weights = mean_weights([load(data) for data in files])
@@ -166,24 +167,6 @@ def _predicted(model: "nn.Module", bundle: "DataBundle", name: str, where: "devi
     split = getattr(bundle, name)
     probs, au_probs = predict(model, split, where, torch.bfloat16)
     return Predictions(split.ids, split.labels, probs, split.aus, au_probs)
-
-
-def _data(board: Board) -> "DataBundle":
-    from trainables.data import cache
-
-    data = board.meta["data"]
-    path = Path(data.get("cache") or "")
-    if not data.get("cache") or not path.is_dir():
-        raise ValueError(
-            f"the prepared data '{path}' is gone: prepare '{data.get('source')}' again"
-        )
-    bundle = cache.load(path)
-    if bundle.fingerprint != data.get("fingerprint"):
-        raise ValueError(
-            f"the data at '{path}' has fingerprint {bundle.fingerprint}, the run was made on "
-            f"{data.get('fingerprint')}: these are other images"
-        )
-    return bundle
 
 
 def _opened(board: Board, root: Path) -> RunStore:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trainables.metrics import Floats, Ints
 
 Counts = Ints | Floats
-MODELS_AT_ONCE = 64  # bounds the memory of one matrix product
+MODELS_AT_ONCE = 64  # bounds the memory of what is made on the way
 LEVEL = 0.95
 NORMAL_95 = 1.959963984540054  # the 97.5 % point of the standard normal
 
@@ -101,13 +101,16 @@ def resample(labels: Ints, rounds: int, rng: np.random.Generator) -> NDArray[np.
 
 def tally(labels: Ints, predicted: Ints, classes: int) -> Tally:
     """The counts of each model on all images (M, K)."""
-    models = len(predicted)
-    key = predicted + classes * np.arange(models)[:, None]
-    said = np.bincount(key.ravel(), minlength=models * classes)
-    hits = np.bincount(key[predicted == labels], minlength=models * classes)
+    shape = (len(predicted), classes)
+    hits, said = np.empty(shape, np.int64), np.empty(shape, np.int64)
+    for start in range(0, len(predicted), MODELS_AT_ONCE):
+        rows = slice(start, start + MODELS_AT_ONCE)
+        part = predicted[rows]
+        key = part + classes * np.arange(len(part))[:, None]
+        for counts, keys in ((said, key.ravel()), (hits, key[part == labels])):
+            counts[rows] = np.bincount(keys, minlength=part.shape[0] * classes).reshape(-1, classes)
     support = np.bincount(labels, minlength=classes)
-    shape = (models, classes)
-    return Tally(hits.reshape(shape), said.reshape(shape), np.broadcast_to(support, shape))
+    return Tally(hits, said, np.broadcast_to(support, shape))
 
 
 def weighted_tally(labels: Ints, predicted: Ints, classes: int, weights: Floats) -> Tally:
@@ -287,3 +290,17 @@ def influence(labels: Ints, predicted: Ints, goal: Goal) -> Floats:
     out = 2 * (gain - half[rows, labels] - half[rows, predicted])
     out /= np.maximum(keep.sum(1), 1)[:, None]
     return out
+
+
+def errors(
+    labels: Ints, predicted: Ints, goal: Goal, base: Ints | None = None
+) -> tuple[Floats, Floats]:
+    """The standard errors of each model's score (M,) and of its lead over the calls `base` (N,)."""
+    reference = 0.0 if base is None else influence(labels, base[None], goal)
+    own, lead = np.empty(len(predicted)), np.empty(len(predicted))
+    for start in range(0, len(predicted), MODELS_AT_ONCE):
+        rows = slice(start, start + MODELS_AT_ONCE)
+        each = influence(labels, predicted[rows], goal)
+        own[rows] = np.sqrt((each**2).sum(1))
+        lead[rows] = np.sqrt(((each - reference) ** 2).sum(1))
+    return own, lead

@@ -1,35 +1,40 @@
 """The predictions of a run's trials for the same images, brought into one order.
 
-M trials, N images, K classes, A action units.
+M trials, N images, K classes, A action units. Trials and images are sorted by id: chance draws
+images by place, and no trial may decide on it.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.groups import Folds, is_whole, read_folds
+from analysis.groups import Folds, read_folds
+from trainables.data.cores import usable_cores
 from trainables.store import Predictions, Record, RunStore
 
 Ids = tuple[str, ...]
 NO_FOLDS: Folds = {}
+AT_ONCE = 64  # trials that a thread reads before it makes something of them
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
 class Votes:
-    """What M trials say of the same N images; trials sorted by id."""
+    """What M trials say of the same N images."""
 
     trials: Ids
     ids: Ids  # of the images
     labels: NDArray[np.int64]  # (N,)
     probs: NDArray[np.float32]  # (M, N, K)
     aus: NDArray[np.int8]  # (N, A)
-    au_probs: NDArray[np.float16]  # (M, N, A), as they are stored; NaN: no AU head
+    au_probs: NDArray[np.float32]  # (M, N, A); NaN: no AU head
     problems: Mapping[str, str]  # trial id -> why it is not among `trials`
-    partial: Mapping[str, Predictions] = field(default_factory=dict)  # of some folds' images only
 
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
@@ -41,9 +46,12 @@ class Votes:
         """The votes of some of the trials."""
         wanted = set(trials)
         rows = [row for row, trial in enumerate(self.trials) if trial in wanted]
-        names = tuple(self.trials[row] for row in rows)
-        return Votes(
-            names, self.ids, self.labels, self.probs[rows], self.aus, self.au_probs[rows], {}
+        return replace(
+            self,
+            trials=tuple(self.trials[row] for row in rows),
+            probs=self.probs[rows],
+            au_probs=self.au_probs[rows],
+            problems={},
         )
 
     @cached_property
@@ -53,39 +61,60 @@ class Votes:
     def row(self, trial: str) -> int:
         return self._rows[trial]
 
-    def calls(self, trial: str | None) -> NDArray[np.int64] | None:
-        """The class that the trial calls each image (N,); None for no trial."""
-        return None if trial is None else self.predicted[self.row(trial)]
-
 
 def read_votes(
     run: RunStore, records: Iterable[Record], classes: int, split: str, folds: Folds = NO_FOLDS
 ) -> Votes:
     """The predictions of all records that have sound ones; the reason for each that has not.
 
-    A record that stands for several `folds` has those of all of them (`groups.py`). As long as no
-    record has all its folds, all are seen on the images of their first.
+    A record that stands for several `folds` has those of all of them (`groups.py`).
     """
-    found: dict[str, Predictions] = {}
-    problems: dict[str, str] = {}
-    ordered = sorted(records, key=lambda r: r.id)
-    own = {record.id: folds.get(record.id, (record,)) for record in ordered}
-    has_whole = split != "val" or any(map(is_whole, own.values()))
-    for record in ordered:
+    parts, problems = read_parts(run, records, classes, split, folds, lambda part: part)
+    kept, other = common(parts, split)
+    return replace(joined(kept, classes), problems=problems | other)
+
+
+def read_parts(
+    run: RunStore,
+    records: Iterable[Record],
+    classes: int,
+    split: str,
+    folds: Folds,
+    make: Callable[[Votes], Made],
+) -> tuple[list[Made], dict[str, str]]:
+    """What is made of the sound predictions, a few trials of the same images at a time; and the
+    reason for each record that has none. Threads share the work, the order is that of the ids."""
+
+    def part(some: Sequence[Record]) -> tuple[list[Made], dict[str, str]]:
+        found, problems = _sound(run, some, classes, split, folds)
+        return [make(votes) for votes in stacked(found)], problems
+
+    ordered = sorted(records, key=lambda record: record.id)
+    some = [ordered[start : start + AT_ONCE] for start in range(0, len(ordered), AT_ONCE)]
+    parts, problems = list[Made](), dict[str, str]()
+    with ThreadPoolExecutor(usable_cores()) as pool:  # files, checksums and numpy let others run
+        for made, flaws in pool.map(part, some):
+            parts += made
+            problems |= flaws
+    return parts, problems
+
+
+def _sound(
+    run: RunStore, records: Sequence[Record], classes: int, split: str, folds: Folds
+) -> tuple[dict[str, Predictions], dict[str, str]]:
+    """The predictions by trial, images sorted; and what is wrong with those that are left out."""
+    found, problems = dict[str, Predictions](), dict[str, str]()
+    for record in records:
         try:
-            parts = own[record.id] if has_whole else own[record.id][:1]
-            predictions = read_folds(run, parts, split)
-            problem = _flaw(predictions, classes, split)
+            said = read_folds(run, folds.get(record.id, (record,)), split)
+            problem = _flaw(said, classes, split)
         except ValueError as error:
-            predictions, problem = None, str(error)
-        if predictions is None or problem:
+            said, problem = None, str(error)
+        if said is None or problem:
             problems[record.id] = problem
         else:
-            found[record.id] = predictions
-    whole = {t: said for t, said in found.items() if not has_whole or is_whole(own[t])}
-    partial = {t: said for t, said in found.items() if t not in whole} if split == "val" else {}
-    votes = _align(whole if split == "val" else found, problems, classes, split)
-    return replace(votes, partial=partial) if partial else votes
+            found[record.id] = _sorted(said)
+    return found, problems
 
 
 def _flaw(predictions: Predictions | None, classes: int, split: str) -> str:
@@ -96,72 +125,110 @@ def _flaw(predictions: Predictions | None, classes: int, split: str) -> str:
         return f"its {split} predictions are of no image"
     if predictions.probs.shape[1] != classes:
         return f"it predicts {predictions.probs.shape[1]} classes, the run has {classes}"
-    if len(set(predictions.ids)) < len(predictions.ids):
+    if len(_order(predictions.ids)[0]) < len(predictions.ids):
         return f"its {split} predictions name an image twice"
     if split == "val" and not ((predictions.labels >= 0) & (predictions.labels < classes)).all():
         return f"its {split} labels are outside 0 to {classes - 1}"
     return ""
 
 
-def _align(
-    found: dict[str, Predictions], problems: dict[str, str], classes: int, split: str
-) -> Votes:
-    """Bring the commonest set of images into one order; leave out who has other images."""
-    sets = {predictions.ids: frozenset(predictions.ids) for predictions in found.values()}
-    images = {trial: sets[predictions.ids] for trial, predictions in found.items()}
-    counts = Counter(images.values())
-    if not counts:
-        none, probs = np.zeros(0, np.int64), np.zeros((0, 0, classes), np.float32)
-        no_aus = np.zeros((0, 0, 0), np.float16)
-        return Votes((), (), none, probs, np.zeros((0, 0), np.int8), no_aus, problems)
-    common = max(counts, key=lambda ids: (counts[ids], len(ids), min(ids)))
-    ids = tuple(sorted(common))  # chance draws images by place: no trial may decide on it
+@lru_cache(maxsize=64)
+def _order(ids: Ids) -> tuple[Ids, NDArray[np.int64]]:
+    """The images sorted, each once, and where each stands in `ids`."""
     place = {image: row for row, image in enumerate(ids)}
-    sound: dict[str, Predictions] = {}
-    reference: Predictions | None = None
-    for trial, predictions in found.items():
-        if images[trial] is not common and images[trial] != common:
-            shared = len(images[trial] & common)
-            problems[trial] = (
-                f"its {split} predictions are of other images: {shared} of the {len(ids)} that "
-                "most trials share"
-            )
-            continue
-        aligned = _ordered(predictions, place)
-        reference = reference or aligned
-        if (aligned.labels != reference.labels).any():
-            problems[trial] = f"its {split} labels differ from those of trial {next(iter(sound))}"
-            continue
-        sound[trial] = aligned
-    assert reference is not None
-    return _stack(sound, reference, problems)
+    names = tuple(sorted(place))
+    return names, np.array([place[name] for name in names], np.int64)
 
 
-def _ordered(predictions: Predictions, place: Mapping[str, int]) -> Predictions:
-    if predictions.ids == tuple(place):
-        return predictions
-    order = np.empty(len(place), np.int64)
-    order[[place[image] for image in predictions.ids]] = np.arange(len(place))
+def _sorted(said: Predictions) -> Predictions:
+    names, order = _order(said.ids)
+    if names == said.ids:
+        return said
     return Predictions(
-        tuple(place),
-        predictions.labels[order],
-        predictions.probs[order],
-        predictions.aus[order],
-        predictions.au_probs[order],
+        names, said.labels[order], said.probs[order], said.aus[order], said.au_probs[order]
     )
 
 
-def _stack(
-    sound: dict[str, Predictions], reference: Predictions, problems: dict[str, str]
-) -> Votes:
-    units = reference.aus.shape[1]
-    names, ids = tuple(sound), reference.ids
-    au_probs = np.empty((len(sound), len(ids), units), np.float16)
-    probs = np.empty((len(sound), *reference.probs.shape), np.float32)
-    for row, name in enumerate(names):
-        predictions = sound.pop(name)
-        said = predictions.au_probs
-        is_sound = said.shape[1] == units and np.isfinite(said).all()
-        au_probs[row] = said if is_sound else np.nan
-        probs[row] = predictions.probs
-    return Votes(names, ids, reference.labels, probs, reference.aus, au_probs, problems)
+def stacked(found: Mapping[str, Predictions]) -> list[Votes]:
+    """The predictions as votes, trials of the same images and labels together."""
+    alike: dict[tuple[Ids, bytes], list[str]] = {}
+    for trial, said in found.items():
+        alike.setdefault((said.ids, said.labels.tobytes()), []).append(trial)
+    return [_stack({trial: found[trial] for trial in trials}) for trials in alike.values()]
+
+
+def _stack(found: Mapping[str, Predictions]) -> Votes:
+    first = next(iter(found.values()))
+    units = first.aus.shape[1]
+    au_probs = np.empty((len(found), len(first.ids), units), np.float32)
+    probs = np.empty((len(found), *first.probs.shape), np.float32)
+    for row, said in enumerate(found.values()):
+        heads = said.au_probs
+        is_sound = heads.shape[1] == units and np.isfinite(heads).all()
+        au_probs[row] = heads if is_sound else np.nan
+        probs[row] = said.probs
+    return Votes(tuple(found), first.ids, first.labels, probs, first.aus, au_probs, {})
+
+
+class Part(Protocol):
+    """What some trials say of the same images."""
+
+    @property
+    def trials(self) -> Ids: ...
+
+    @property
+    def ids(self) -> Ids: ...
+
+    @property
+    def labels(self) -> NDArray[np.int64]: ...
+
+
+AnyPart = TypeVar("AnyPart", bound=Part)
+
+
+def common(parts: Sequence[AnyPart], split: str) -> tuple[list[AnyPart], dict[str, str]]:
+    """The parts of the images that most trials share; and why the others are left out."""
+    counts = Counter[Ids]()
+    for part in parts:
+        counts[part.ids] += len(part.trials)
+    if not counts:
+        return [], {}
+    ids = max(counts, key=lambda ids: (counts[ids], len(ids), ids[0]))
+    kept, problems = list[AnyPart](), dict[str, str]()
+    for part in parts:
+        if part.ids != ids:
+            shared = len(set(part.ids).intersection(ids))
+            problem = (
+                f"its {split} predictions are of other images: {shared} of the {len(ids)} that "
+                "most trials share"
+            )
+        elif kept and (part.labels != kept[0].labels).any():
+            problem = f"its {split} labels differ from those of trial {kept[0].trials[0]}"
+        else:
+            kept.append(part)
+            continue
+        problems |= dict.fromkeys(part.trials, problem)
+    return kept, problems
+
+
+def joined(parts: Sequence[Votes], classes: int) -> Votes:
+    """The votes of parts of the same images as one."""
+    if not parts:
+        none, probs = np.zeros(0, np.int64), np.zeros((0, 0, classes), np.float32)
+        no_aus = np.zeros((0, 0, 0), np.float32)
+        return Votes((), (), none, probs, np.zeros((0, 0), np.int8), no_aus, {})
+    first = parts[0]
+    empty = np.float32(np.nan)
+    return replace(
+        first,
+        trials=tuple(trial for part in parts for trial in part.trials),
+        probs=np.concatenate([part.probs for part in parts]),
+        au_probs=np.concatenate(
+            [
+                part.au_probs
+                if part.aus.shape == first.aus.shape
+                else np.full((len(part.trials), *first.aus.shape), empty)
+                for part in parts
+            ]
+        ),
+    )

@@ -102,7 +102,7 @@ def test_the_score_is_what_the_run_maximised(run: RunStore, objective: str) -> N
     table = leaderboard.frame(board)
     ranked = table[table["rank"].notna()]
     assert ranked["score"].tolist() == ranked[objective].tolist()
-    found, majority = ensemble.build(board.votes, board.goal), leaderboard.majority(board)
+    found, majority = ensemble.build(board.votes.full, board.goal), leaderboard.majority(board)
     assert found.optimistic["single"] == pytest.approx(ranked["score"].max())
     assert majority is not None
     assert majority["score"] == majority[objective]

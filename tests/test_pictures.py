@@ -87,7 +87,7 @@ def test_attention_of_each_au_sums_to_one() -> None:
 def test_the_sheet_shows_the_surest_mistakes_on_validation_images(run: RunStore) -> None:
     found = find(read_board(run))
     made = pictures.pictures(found)
-    votes = found.board.votes
+    votes = found.board.votes.full
     wrong = votes.predicted[0] != votes.labels
     sure = np.sort(votes.probs[0].max(1)[wrong])[::-1][: len(made.rows)]
     assert [row["confidence"] for row in made.rows] == [f"{value:.2f}" for value in sure]

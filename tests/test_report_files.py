@@ -10,6 +10,7 @@ from fake_run import FakeData, make_run, small
 from page import Page
 
 from analysis import boardtable, costs, findings, intervals, measures, report
+from analysis.decisions import read_decisions
 from analysis.leaderboard import read_board
 from trainables import metrics
 from trainables.store import Predictions, RunStore
@@ -83,8 +84,11 @@ def test_the_smallest_difference_is_told_and_falls_with_more_images(tmp_path: Pa
 
 def test_all_models_at_once_score_as_one_by_one(run: RunStore) -> None:
     board = read_board(run)
-    votes = board.votes
-    columns, units = measures.of_classes(votes, board.goal), measures.of_units(votes)
+    every = read_decisions(run, board.records, len(board.class_names), {}, None, "macro_f1")
+    votes, units = every.full, every.unit_f1
+    assert len(votes.trials) > len(board.votes.full.trials)
+    columns = measures.of_classes(votes.labels, votes.predicted, board.goal)
+    columns |= {"nll": every.nll, "ece": every.ece}
     for m, probs in enumerate(votes.probs):
         for name, value in metrics.scores(votes.labels, probs).items():
             assert columns[name][m] == pytest.approx(value, abs=1e-6), name
@@ -97,10 +101,11 @@ def test_beyond_the_best_intervals_are_close_to_the_bootstraps(
     run: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     board = read_board(run)
-    scores = measures.of_classes(board.votes, board.goal)["score"]
-    exact = intervals.of_scores(board.votes, board.goal, scores, 0)
+    said = board.votes.labels, board.votes.predicted, board.goal
+    scores = measures.of_classes(*said)["score"]
+    exact = intervals.of_scores(*said, scores, 0)
     monkeypatch.setattr(intervals, "BOOTSTRAPPED", 2)
-    quick = intervals.of_scores(board.votes, board.goal, scores, 0)
+    quick = intervals.of_scores(*said, scores, 0)
     for name, values in exact.items():
         np.testing.assert_allclose(quick[name], values, atol=0.035, err_msg=name)
     kept = {0, *np.argsort(-scores)[:2].tolist()}

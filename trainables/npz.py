@@ -6,6 +6,7 @@ headers agree; the checksums of all members are verified then as numpy verifies 
 """
 
 import io
+import math
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def _at(data: bytes, layout: tuple[Member, ...]) -> Arrays | None:
             return None
         if zlib.crc32(memoryview(data)[m.data : m.end]) != int.from_bytes(head[CHECKSUM], "little"):
             return None
-        count = int(np.prod(m.shape))
+        count = math.prod(m.shape)
         out[m.name] = np.frombuffer(data, m.dtype, count, m.values).reshape(m.shape)
     return out
 
