@@ -4,6 +4,7 @@ T trials, F columns. A part and its arguments ("loss", "loss.gamma") are one gro
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.leaderboard import Board
+from trainables.data.cores import usable_cores
 from trainables.metrics import Floats
 
 FEWEST = 10  # trials
@@ -145,18 +147,26 @@ def _drops(
     fold = rng.permutation(len(target)) % FOLDS
     guess = np.zeros(len(target))
     shuffled = {group: np.zeros((SHUFFLES, len(target))) for group in groups}
-    for held in range(FOLDS):
+    orders = [
+        [[rng.permutation((fold == held).sum()) for _ in range(SHUFFLES)] for _ in groups]
+        for held in range(FOLDS)
+    ]
+
+    def judge(held: int) -> None:
         inside, outside = fold != held, fold == held
         forest = RandomForestRegressor(TREES, max_features=0.5, random_state=0, n_jobs=1)
         forest.fit(columns[inside], target[inside])
         guess[outside] = forest.predict(columns[outside])
-        for group in groups:
+        for group, order in zip(groups, orders[held], strict=True):
             own = [i for i, owner in enumerate(owners) if owner == group]
             trials = [columns[outside].copy() for _ in range(SHUFFLES)]
-            for trial in trials:
-                trial[:, own] = trial[rng.permutation(len(trial))][:, own]
+            for trial, rows in zip(trials, order, strict=True):
+                trial[:, own] = trial[rows][:, own]
             said = forest.predict(np.concatenate(trials))
             shuffled[group][:, outside] = said.reshape(SHUFFLES, -1)
+
+    with ThreadPoolExecutor(usable_cores()) as pool:  # the trees let other threads run
+        list(pool.map(judge, range(FOLDS)))
     spread = target.var()
     base = float(1 - ((guess - target) ** 2).mean() / spread)
     falls = {
