@@ -59,13 +59,13 @@ def class_recalls(findings: Findings, calls: dict[str, NDArray[np.int64]]) -> go
         hits = np.diag(metrics.confusion(board.votes.labels, predicted, len(names)))
         recall = hits / np.maximum(support, 1)
         low, high = statistics.wilson(hits, support)
-        colors = [color if n >= MIN_SUPPORT else PALE for n in support]
-        figure.add_scatter(
-            x=recall, y=places + shift, mode="markers", name=safe(who),
-            marker={"color": colors, "size": 9, "symbol": symbol},
-            error_x={"type": "data", "symmetric": False, "array": high - recall,
-                     "arrayminus": recall - low, "thickness": 1, "color": color},
-        )  # fmt: skip
+        for rows, shade in ((support >= MIN_SUPPORT, color), (support < MIN_SUPPORT, PALE)):
+            figure.add_scatter(
+                x=recall[rows], y=(places + shift)[rows], mode="markers", name=safe(who),
+                marker={"color": shade, "size": 9, "symbol": symbol}, showlegend=shade == color,
+                error_x={"type": "data", "symmetric": False, "array": (high - recall)[rows],
+                         "arrayminus": (recall - low)[rows], "thickness": 1, "color": shade},
+            )  # fmt: skip
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(range=[-0.02, 1.02])
     figure.update_yaxes(tickvals=places, ticktext=names, zeroline=False)

@@ -11,6 +11,7 @@ from analysis.plots import (
     INK,
     MOST_CURVES,
     ORANGE,
+    log_x,
     mark_trials,
     safe,
     share_shown,
@@ -78,6 +79,9 @@ def score_by_hours(findings: Findings) -> go.Figure | None:
         x=hours[steps], y=best[steps], mode="lines+markers", name="best so far",
         line={"color": BLUE, "width": 2, "shape": "hv"}, marker={"size": 5},
     )  # fmt: skip
+    low, high = best[steps].min(), best[steps].max()
+    room = max(0.02, 0.08 * (high - low))  # or a level line would get a scale of its own
+    figure.update_yaxes(range=[low - room, high + room])
     kind = "GPU-hours" if is_gpu else "worker-hours"
     return styled(figure, f"Score by {kind}", f"{kind} of training", "best validation score", 360)
 
@@ -105,7 +109,7 @@ def score_by_cost(findings: Findings, name: str, label: str) -> go.Figure | None
                 x=[cost[trial]], y=[findings.row(trial)["score"]], mode="markers", name=who,
                 marker={"color": ORANGE, "size": 14, "symbol": symbol, "line": {"width": 2.5}},
             )  # fmt: skip
-    figure.update_xaxes(type="log")
+    log_x(figure)
     title = f"Score against {label}{share_shown(table, drawn)}"
     return styled(figure, title, f"{label} (log)", "validation score", 420)
 
@@ -124,5 +128,5 @@ def front(found: Front) -> go.Figure | None:
             mode="markers", text=[safe(trial) for trial in points],
             marker={"color": color, "size": 9, "symbol": symbol},
         )  # fmt: skip
-    figure.update_xaxes(type="log")
+    log_x(figure)
     return styled(figure, "The front of the objectives", f"{cost} (log)", "score", 400)

@@ -4,7 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from analysis.findings import Findings
-from analysis.plots import BLUE, GREY, INK, ORANGE, safe, styled
+from analysis.plots import BLUE, GREY, INK, ORANGE, log_x, safe, styled
 
 
 def members(findings: Findings) -> go.Figure | None:
@@ -67,6 +67,6 @@ def front(findings: Findings) -> go.Figure | None:
         x=[chosen.latency_ms], y=[chosen.crossfit], mode="markers", name="chosen",
         marker={"color": ORANGE, "size": 13, "symbol": "circle-open", "line": {"width": 3}},
     )  # fmt: skip
-    figure.update_xaxes(type="log")
+    log_x(figure)
     title = "What accuracy costs"
     return styled(figure, title, "milliseconds an image, all members", "cross-fitted score", 420)

@@ -84,6 +84,11 @@ def styled(figure: go.Figure, title: str, x: str, y: str, height: int = 420) -> 
     return figure
 
 
+def log_x(figure: go.Figure) -> None:
+    """A logarithmic axis with ticks at 1, 2 and 5, which stay readable where it is narrow."""
+    figure.update_xaxes(type="log", dtick="D2")
+
+
 def mark_trials(
     figure: go.Figure, table: pd.DataFrame, x: str, y: str, text: "pd.Series[str]", size: int = 8
 ) -> None:
@@ -138,6 +143,8 @@ def learning_curves(findings: Findings) -> go.Figure | None:
     if not figure.data:
         return None
     _mark_rungs(figure, board.meta.get("rungs") or ())
+    longest = max(x for curve in curves.values() for x, _ in curve)
+    figure.update_xaxes(tick0=0, dtick=max(1, round(longest / 10)))
     return styled(figure, "Learning curves", "epoch", "validation score", 480)
 
 
@@ -233,7 +240,7 @@ def _effect(table: pd.DataFrame, name: str, words: str) -> go.Figure:
             "symbol": [SYMBOLS.get(s, "triangle-up-open") for s in table["status"]],
         }  # fmt: skip
         if is_log(values):
-            figure.update_xaxes(type="log")
+            log_x(figure)
     else:
         order = table.groupby(f"setting {name}")["score"].median().sort_values().index
         for option in order:
@@ -263,14 +270,14 @@ def parallel_coordinates(findings: Findings, found: Importance) -> go.Figure | N
     score = table["score"].to_numpy()
     axes.append({"label": "score", "values": score})
     figure = go.Figure(
-        go.Parcoords(
+        go.Parcoords(  # the best darkest: on white and on paper they must not fade
             dimensions=axes, labelfont={"size": 13}, tickfont={"size": 11},
-            line={"color": score, "colorscale": "Cividis", "showscale": False},
+            line={"color": score, "colorscale": "Cividis_r", "showscale": False},
         )
     )  # fmt: skip
     title = f"Settings and score{share_shown(every, table)} (drag along an axis to select)"
     styled(figure, title, "", "", 480)
-    figure.update_layout(margin={"l": 90, "r": 60, "t": 110, "b": 30})
+    figure.update_layout(margin={"l": 130, "r": 60, "t": 110, "b": 30})
     return figure.update_layout(title={"yref": "container", "y": 0.97, "yanchor": "top"})
 
 
