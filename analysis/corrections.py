@@ -152,6 +152,24 @@ def corrections(views: Views, prior: Floats | None) -> dict[str, tuple[Logits, l
     return out
 
 
+def correct(
+    name: str, models: Sequence[Views], prior: Floats | None, chosen: Mapping[str, float]
+) -> Logits:
+    """The log-probabilities (N, K) after a correction with the parameters that were chosen.
+
+    Of several models, the folds of a configuration, the mean comes before temperature and shift, as
+    in an exported network.
+    """
+    starts, steps = [], list[Step]()
+    for views in models:
+        logits, steps = corrections(views, prior)[name]
+        starts.append(logits)
+    logits = starts[0] if len(starts) == 1 else averaged(np.stack(starts))
+    for step in steps:
+        logits = step.apply(logits, chosen[step.name])
+    return log_softmax(logits)
+
+
 def after(
     trial: str, views: Views, labels: Ints, goal: Goal, counts: Sequence[int] | None
 ) -> After:

@@ -34,6 +34,16 @@ class Known:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """What an ensemble needs to predict."""
+
+    members: Mapping[str, float]  # trial -> weight, heaviest first
+    temperatures: Mapping[str, float]  # of each member, before the mean
+    coefficients: tuple[tuple[float, ...], ...]  # (m K + 1, K) of stacking, in its place; or ()
+    shift: tuple[float, ...]  # (K,) tau x log prior, taken from the log-probabilities; or ()
+
+
+@dataclass(frozen=True)
 class Judged:
     """One method: its score on images that did not choose it, and on those that did."""
 
@@ -218,13 +228,13 @@ def title(method: Method, recipe: Recipe) -> str:
     """The method in words."""
     name, count = method[0], len(recipe.members)
     if count == 1 and recipe.coefficients is None and not recipe.tau:
-        return "best single trial"
+        return "best single trial" if name == "average" else f"one trial by {name} selection"
     if name == "average":
         return f"average of best {count}"
     return f"{name}, {count} members"
 
 
-def predict(ensemble: Ensemble, votes: Votes) -> tuple[Floats, Floats]:
+def predict(ensemble: Ensemble | Mixture, votes: Votes) -> tuple[Floats, Floats]:
     """The ensemble's class (N, K) and AU probabilities (N, A; NaN if none) of the votes' images."""
     names = list(ensemble.members)
     rows = [votes.row(name) for name in names]

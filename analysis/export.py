@@ -5,6 +5,7 @@ out, where the eyes of a face belong, and for each member its file, settings, we
 The network is compared with PyTorch and with the predictions on record before the folder appears.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.prepared import bundle_of
 from analysis.use import card
 from analysis.use import folder as files
-from analysis.use.choice import Choice, best, ensemble, one
+from analysis.use.choice import Choice, as_trained, best, corrected, ensemble, trial_of
 from analysis.use.faces import FRAME
 from trainables.cli import Parser, run_command
-from trainables.data import cache
 from trainables.store import RunStore, write_json
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ OUTPUTS = {
     files.OUTPUTS[1]: "(batch, action units), each between 0 and 1 by itself",
 }
 HOW = """\
-softmax; the mean of a member's folds, at its temperature; then the weighted mean or, with \
-coefficients, a regression on the log-probabilities; then the shift is taken from the \
-log-probabilities. AUs: weighted mean of the members that know them"""
+softmax; the mean of a member's folds and views, at its temperature; then the weighted mean or, \
+with coefficients, a regression on the log-probabilities; then the shift is taken from the \
+log-probabilities. AUs, of the plain view: weighted mean of the members that know them"""
 
 
 def export(choice: Choice, out: Path) -> files.About:
@@ -94,7 +95,7 @@ def about_of(choice: Choice, facts: "Facts", configs: Sequence[Mapping[str, Any]
             "how": HOW,
             "coefficients": [list(row) for row in recipe.coefficients] or None,
             "shift": list(recipe.shift) or None,
-            "views": ["plain"],
+            "views": recipe.views,
         },
         "members": list(_members(recipe, configs)),
         "data": {k: data.get(k) for k in ("name", "fingerprint", "is_synthetic", "sizes")},
@@ -173,16 +174,15 @@ def compare(network: "Network", folder: Path, choice: Choice, size: int) -> dict
 
 def _examples(choice: Choice, size: int) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
     """Images (N, 3, S, S), and what is on record of them (N, K): those of the data, if there."""
-    data, stored = choice.meta["data"], choice.stored
-    path = Path(data.get("cache") or "")
-    if data.get("cache") and (path / "meta.json").is_file() and stored is not None:
-        bundle = cache.load(path)
-        split = getattr(bundle, stored.split)
-        place = {image: row for row, image in enumerate(stored.ids)}
-        rows = [k for k, image in enumerate(split.ids) if image in place][:IMAGES]
-        if bundle.fingerprint == data.get("fingerprint") and len(rows) > 4:
-            wanted = stored.probs[[place[split.ids[k]] for k in rows]]
-            return np.array(split.images[rows]), wanted
+    stored = choice.stored
+    if stored is not None:
+        with contextlib.suppress(ValueError):  # the data is gone, or is other data
+            split = getattr(bundle_of(choice.meta), stored.split)
+            place = {image: row for row, image in enumerate(stored.ids)}
+            rows = [k for k, image in enumerate(split.ids) if image in place][:IMAGES]
+            if len(rows) > 4:
+                wanted = stored.probs[[place[split.ids[k]] for k in rows]]
+                return np.array(split.images[rows]), wanted
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (8, 3, size, size), dtype=np.uint8), None
 
@@ -205,7 +205,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FILE",
         help="the ensemble of RUN/report/ensemble.json, or of another ensemble.json",
     )
+    parser.add_argument(
+        "--corrected",
+        action="store_true",
+        help="a single trial with the correction after training that validation chose: mean with "
+        "the mirror image, temperature, logit adjustment",
+    )
     args = parser.parse(argv)
+    if args.corrected and args.ensemble is not None:
+        parser.error("--corrected is of a single trial; an ensemble has its own temperatures")
     if args.out.exists() or args.out.is_symlink():
         raise FileExistsError(f"'{args.out}' exists: give a new folder, nothing is overwritten")
     run = RunStore.open(args.run)
@@ -213,7 +221,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         named = args.ensemble != Path()
         choice = ensemble(run, args.ensemble if named else args.run / "report" / "ensemble.json")
     else:
-        choice = one(run, args.trial) if args.trial else best(run)
+        found, trial = trial_of(run, args.trial) if args.trial else best(run)
+        choice = corrected(found, trial) if args.corrected else as_trained(found, trial)
     about = export(choice, args.out)
     print(f"{about['title']}, in {args.out}")
     parity = about["parity"]

@@ -4,19 +4,20 @@ import getpass
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from analysis import ensemble as ens
 from analysis import statistics
+from analysis.contenders import Contender, contenders
 from analysis.findings import Findings
 from analysis.leaderboard import mean_au_f1
+from analysis.prepared import bundle_of, place_of
+from analysis.seeds import spread
 from analysis.statistics import Estimate, Goal
-from analysis.votes import Votes, read_votes
 from trainables import metrics
 from trainables.metrics import Floats, Ints
 
@@ -31,7 +32,8 @@ class Look:
     earlier_looks: int
     images: int
     scores: Mapping[str, Mapping[str, Estimate]]
-    leads: Mapping[str, Estimate]  # of the ensemble's and the best trial's score over the baseline
+    leads: Mapping[str, Estimate]  # of each one's score over the baseline's
+    notes: Sequence[str]  # what the rows are
     missing: Sequence[str]  # what could not be scored, and why
 
 
@@ -43,40 +45,24 @@ def looks(root: Path) -> int:
     )
 
 
-def look(findings: Findings, command: Sequence[str]) -> Look:
-    """Score the trials chosen on validation on the test split, and write the look down.
+def look(findings: Findings, command: Sequence[str], other: Path | None = None) -> Look:
+    """Score what was chosen on validation on the test split, and write the look down.
 
-    Raises ValueError where the data, its labels or all predictions are missing.
+    `other` is an ensemble.json to score too. Raises ValueError where the data, its labels or all
+    predictions are missing.
     """
-    votes = read_votes(
-        findings.board.run,
-        [findings.board.record(trial) for trial in sorted(_wanted(findings))],
-        len(findings.board.class_names),
-        "test",
-        findings.board.folds,
+    field = contenders(findings, other)
+    labels, units = _truth(findings, field.ids)
+    scores, leads, spreads = _scored(field.contenders, labels, units, findings.board.goal)
+    missing = [*field.missing, *_unseen(findings, labels)]
+    roots = [findings.board.run.root, *field.roots]
+    found = Look(
+        *(looks(roots[0]), len(labels), scores, leads, (*field.notes, *spreads)),
+        missing,
     )
-    labels, units = _truth(findings, votes)
-    contenders, missing = _contenders(findings, votes)
-    goal = findings.board.goal  # the classes of the validation score: what was chosen for
-    missing += _unseen(findings, labels)
-    scores, leads = _scored(contenders, labels, goal)
-    for who, measures in scores.items():
-        said = contenders[who][1]
-        if said.size and not np.isnan(said).any():
-            mean = mean_au_f1(units, said)
-            if np.isfinite(mean):
-                measures["AU-F1"] = Estimate(mean, float("nan"), float("nan"))
-    earlier = looks(findings.board.run.root)
-    found = Look(earlier, len(labels), scores, leads, missing)
-    _write_down(findings.board.run.root, found, command)
+    for root in roots:
+        _write_down(root, replace(found, earlier_looks=looks(root)), command)
     return found
-
-
-def _wanted(findings: Findings) -> set[str]:
-    wanted = {trial for trial in (findings.baseline, findings.best) if trial}
-    if findings.ensemble:
-        wanted |= {*findings.ensemble.members, *findings.ensemble.top}
-    return wanted
 
 
 def _unseen(findings: Findings, labels: Ints) -> list[str]:
@@ -89,92 +75,80 @@ def _unseen(findings: Findings, labels: Ints) -> list[str]:
     return [f"no test image shows {', '.join(gone)}: the test score is of the other classes"]
 
 
-def _truth(findings: Findings, votes: Votes) -> tuple[Ints, Ints]:
-    """The sealed labels and AUs in the order of the votes."""
+def _truth(findings: Findings, ids: Sequence[str]) -> tuple[Ints, Ints]:
+    """The sealed labels and AUs of these images."""
     from trainables.data import cache
 
-    if not votes.trials:
-        reasons = "; ".join(f"{t}: {why}" for t, why in sorted(votes.problems.items()))
-        raise ValueError(f"no test predictions to score ({reasons or 'no trial was chosen'})")
-    data = findings.board.meta["data"]
-    path = Path(data.get("cache") or "")
-    if not data.get("cache") or not path.is_dir():
-        raise ValueError(
-            f"the prepared data '{path}' is gone: prepare '{data.get('source')}' again"
-        )
-    bundle = cache.load(path)
-    if bundle.fingerprint != data.get("fingerprint"):
-        raise ValueError(
-            f"the data at '{path}' has fingerprint {bundle.fingerprint}, the run was made on "
-            f"{data.get('fingerprint')}: these are other images"
-        )
-    if set(bundle.test.ids) != set(votes.ids):
+    meta = findings.board.meta
+    bundle = bundle_of(meta)
+    if set(bundle.test.ids) != set(ids):
         raise ValueError("the test predictions are of other images than the test split holds")
-    labels, units = cache.unseal(path)
+    labels, units = cache.unseal(place_of(meta))
     place = {image: row for row, image in enumerate(bundle.test.ids)}
-    order = [place[image] for image in votes.ids]
+    order = [place[image] for image in ids]
     return labels[order], units[order]
 
 
-def _contenders(
-    findings: Findings, votes: Votes
-) -> tuple[dict[str, tuple[Floats, Floats]], list[str]]:
-    """Who is scored: (class, AU) probabilities by name; and who cannot be."""
-    ensemble = findings.ensemble
-    wanted: dict[str, dict[str, float]] = {}
-    if findings.baseline:
-        wanted["baseline"] = {findings.baseline: 1.0}
-    if findings.best:
-        wanted["best single"] = {findings.best: 1.0}
-    if ensemble and len(ensemble.members) > 1:
-        wanted["ensemble"] = dict(ensemble.members)
-    if ensemble and len(ensemble.top) > 1:
-        wanted[f"average of best {len(ensemble.top)}"] = dict.fromkeys(ensemble.top, 1.0)
-    out: dict[str, tuple[Floats, Floats]] = {}
-    missing: list[str] = []
-    for who, weights in wanted.items():
-        absent = sorted(set(weights) - set(votes.trials))
-        if absent:
-            why = "; ".join(f"trial {t}: {votes.problems.get(t, 'missing')}" for t in absent)
-            missing.append(f"{who} is not scored ({why})")
-        elif ensemble and who == "ensemble":
-            out[who] = ens.predict(ensemble, votes)
-        else:
-            out[who] = ens.average(votes, weights)
-    return out, missing
-
-
 def _scored(
-    contenders: Mapping[str, tuple[Floats, Floats]], labels: Ints, goal: Goal
-) -> tuple[dict[str, dict[str, Estimate]], dict[str, Estimate]]:
-    names = list(contenders)
-    if not names:
-        return {}, {}
-    predicted = np.stack([contenders[who][0].argmax(1) for who in names])
+    contenders: Mapping[str, Contender], labels: Ints, units: Ints, goal: Goal
+) -> tuple[dict[str, dict[str, Estimate]], dict[str, Estimate], list[str]]:
+    """Scores, leads over the baseline, and how far seeds lie apart, in words.
+
+    The goal is of the classes of the validation score: what was chosen for.
+    """
+    if not contenders:
+        return {}, {}, []
     weights = statistics.resample(labels, ROUNDS, np.random.default_rng(2))
-    sampled = statistics.bootstrap(labels, predicted, goal, weights)
-    main = goal.scores(statistics.tally(labels, predicted, goal.classes))
-    scores: dict[str, dict[str, Estimate]] = {}
-    for m, who in enumerate(names):
-        values = metrics.scores(labels, contenders[who][0], goal.name) | {"score": float(main[m])}
+    sampled, values = dict[str, dict[str, Floats]](), dict[str, dict[str, Floats]]()
+    scores, leads, spreads = dict[str, dict[str, Estimate]](), dict[str, Estimate](), list[str]()
+    for who, contender in contenders.items():
+        calls = contender.probs.argmax(2)
+        sampled[who] = statistics.bootstrap(labels, calls, goal, weights)
+        values[who] = _values(contender, labels, units, goal)
         scores[who] = {
-            name: _estimate(values[name], rounds[:, m]) for name, rounds in sampled.items()
+            name: _estimate(own, sampled[who].get(name)) for name, own in values[who].items()
         }
-        for name in ("macro_f1_all", "ece"):
-            scores[who][name] = Estimate(values[name], float("nan"), float("nan"))
-    leads = {}
-    if "baseline" in names:
-        base = names.index("baseline")
-        for who in names:
-            if who != "baseline":
-                gap = scores[who]["score"].value - scores["baseline"]["score"].value
-                rounds = sampled["score"][:, names.index(who)] - sampled["score"][:, base]
-                leads[who] = _estimate(gap, rounds)
-    return scores, leads
+        own = values[who]["score"]
+        if len(own) > 1:
+            spreads.append(
+                f"{who}: {own.mean():.3f} ± {own.std(ddof=1):.3f} over {len(own)} seeds "
+                f"({own.min():.3f} to {own.max():.3f})"
+            )
+    for who in scores:
+        if who != "baseline" and "baseline" in scores:
+            base, base_rounds = values["baseline"]["score"], sampled["baseline"]["score"]
+            mine = values[who]["score"]
+            if len(mine) != len(base):  # else seed against seed
+                base, base_rounds = base.mean(), base_rounds.mean(1, keepdims=True)
+            leads[who] = _estimate(mine - base, sampled[who]["score"] - base_rounds)
+    return scores, leads, spreads
 
 
-def _estimate(value: float, rounds: Floats) -> Estimate:
-    low, high = statistics.interval(rounds)
+def _values(contender: Contender, labels: Ints, units: Ints, goal: Goal) -> dict[str, Floats]:
+    """Every measure of each seed (S,)."""
+    counts = statistics.tally(labels, contender.probs.argmax(2), goal.classes)
+    each = [metrics.scores(labels, probs, goal.name) for probs in contender.probs]
+    found = {
+        name: np.array([measured[name] for measured in each])
+        for name in ("score", "accuracy", "uar", "macro_f1_all", "ece")
+    }
+    found["score"] = goal.scores(counts)
+    if contender.aus.size and not np.isnan(contender.aus).any():
+        means = np.array([mean_au_f1(units, said) for said in contender.aus])
+        if np.isfinite(means).all():
+            found["AU-F1"] = means
+    return found
+
+
+def _estimate(values: Floats, rounds: Floats | None) -> Estimate:
+    """The mean over seeds (S,); its interval is of images, and of seeds where there are several."""
+    value = float(values.mean())
+    if rounds is None:
+        return Estimate(value, float("nan"), float("nan"))
+    if len(values) > 1:
+        found = spread(values, rounds)
+        return Estimate(value, found.low, found.high)
+    low, high = statistics.interval(rounds[:, 0])
     return Estimate(value, float(low), float(high))
 
 

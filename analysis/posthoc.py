@@ -5,6 +5,7 @@ every completed trial that has stored its views.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +24,55 @@ from trainables.cli import Parser, run_command
 from trainables.store import RunStore, replace_file
 from trainables.views import Views, file_of, unpack
 
+DEPLOYED = (
+    "mean of flips",
+    "temperature",
+    "logit adjustment",
+    "flips, temperature, adjustment",
+)
 SHOWN = ("score", "accuracy", "uar", "nll", "ece")
 
 
 def read_views(board: Board, trial: str) -> tuple[Views | None, str]:
-    """The views of the trial in the order of the votes, or why there are none."""
+    """The views of validation in the order of the votes, of all folds; or why there are none."""
+    parts, problem = _read(board, trial, "val")
+    if not parts:
+        return None, problem
+    views = _ordered(parts[0] if len(parts) == 1 else _pooled(parts), board.votes.ids)
+    return views, "" if views else f"the views of trial {trial} are of other images"
+
+
+def read_models(
+    board: Board, trial: str, split: str, ids: Sequence[str]
+) -> tuple[list[Views], str]:
+    """The views of each fold's model, in the order of the images; or why there are none."""
+    parts, problem = _read(board, trial, split)
+    models = [views for part in parts if (views := _ordered(part, ids))]
+    if len(models) < len(parts):
+        return [], f"the views of trial {trial} are of other images"
+    return models, problem
+
+
+def _read(board: Board, trial: str, split: str) -> tuple[list[Views], str]:
     parts = list[Views]()
     for fold in board.folds.get(trial, (board.record(trial),)):
-        path = board.run.trial(fold.id).path / file_of("val")
+        path = board.run.trial(fold.id).path / file_of(split)
         data = board.run.trial(fold.id).read(path.name)
         if data is None:
-            return None, f"trial {fold.id} has stored no views: only completed trials of images do"
+            return [], f"trial {fold.id} has stored no views: only completed trials of images do"
         try:
             parts.append(unpack(data, path))
         except ValueError as error:
-            return None, str(error)
-    views = parts[0] if len(parts) == 1 else _pooled(parts)
-    if set(views.ids) != set(board.votes.ids):
-        return None, f"the views of trial {trial} are of other images"
+            return [], str(error)
+    return parts, ""
+
+
+def _ordered(views: Views, ids: Sequence[str]) -> Views | None:
+    """The views with the images in this order; None where they are of others."""
     place = {image: row for row, image in enumerate(views.ids)}
-    order = [place[image] for image in board.votes.ids]
-    return Views(board.votes.ids, views.names, views.logits[:, order], views.norms), ""
+    if place.keys() != set(ids):
+        return None
+    return replace(views, ids=tuple(ids), logits=views.logits[:, [place[image] for image in ids]])
 
 
 def _pooled(parts: Sequence[Views]) -> Views:
@@ -65,9 +94,30 @@ def of_trial(board: Board, trial: str) -> tuple[After | None, str]:
     return after(trial, views, board.votes.labels, board.goal, counts), ""
 
 
+def taken(found: After) -> Corrected:
+    """The correction to put to use: of those that raise the score for sure, on images that did not
+    choose it, the best; else the temperature, which changes no decision. Of those alone that an
+    exported model can hold."""
+    rows = [row for row in found.rows if row.name in DEPLOYED]
+    sure = [row for row in rows if row.gap is not None and row.gap.low > 0]
+    if not sure:
+        return named(found, "temperature")
+    return max(sure, key=lambda row: row.scores["score"])
+
+
+def named(found: After, name: str) -> Corrected:
+    """The correction of that name."""
+    return next(row for row in found.rows if row.name == name)
+
+
 def told(row: Corrected) -> str:
     """What was chosen, in words."""
     return ", ".join(f"{name} {value:.3g}" for name, value in row.chosen.items())
+
+
+def described(row: Corrected) -> str:
+    """The correction and what was chosen, in words."""
+    return f"{row.name} ({told(row)})" if row.chosen else row.name
 
 
 def facts(found: After) -> list[dict[str, Any]]:
@@ -92,7 +142,7 @@ def sentence(found: After) -> str:
     rows = [row for row in found.rows if row.gap is not None and row.name != "temperature"]
     best = max(rows, key=lambda row: (row.gap.low > 0 if row.gap else False, row.scores["score"]))
     assert best.gap is not None
-    what = f"{best.name} ({told(best)})" if best.chosen else best.name
+    what = described(best)
     change = f"from {before['score']:.3f} to {best.scores['score']:.3f}, {signed(best.gap)}"
     if best.gap.low > 0:
         first = (
@@ -100,7 +150,7 @@ def sentence(found: After) -> str:
         )
     else:
         first = f"After training nothing raises the score for sure; the best is {what}, {change}"
-    warm = next(row for row in found.rows if row.name == "temperature").scores
+    warm = named(found, "temperature").scores
     return (
         f"{first}. A temperature brings the log-loss from {before['nll']:.3f} to {warm['nll']:.3f} "
         f"and the calibration error from {before['ece']:.3f} to {warm['ece']:.3f}."

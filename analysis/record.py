@@ -8,6 +8,7 @@ log-probabilities and a one), and subtract the shift from the log-probabilities.
 """
 
 import io
+import json
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -80,6 +81,33 @@ def save(ensemble: Ensemble, votes: Votes, folder: Path, origin: Origin) -> None
         au_probs=au_probs.astype(np.float16),
     )
     replace_file(folder / "ensemble_val.npz", data.getvalue())
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What an ensemble.json holds.
+
+    Raises FileNotFoundError where there is none, ValueError for a file that cannot be used.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no ensemble at '{path}': python -m analysis.report RUN makes it")
+    try:
+        said: dict[str, Any] = json.loads(path.read_text())
+        version = said.get("version")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"'{path}' is not an ensemble.json ({error})") from error
+    if version != VERSION or not said.get("sources"):
+        raise ValueError(
+            f"'{path}' is of version {version}, this program reads {VERSION}: make it "
+            "again (python -m analysis.report RUN)"
+        )
+    return said
+
+
+def check(said: Mapping[str, Any], path: Path, meta: Mapping[str, Any], root: Path) -> None:
+    """Raises ValueError where the ensemble is of other data than the run."""
+    for what in ("class_names", "fingerprint"):
+        if said.get(what) != meta["data"].get(what):
+            raise ValueError(f"'{path}' is of other data than run '{root}' ({what} differ)")
 
 
 def told(ensemble: Ensemble) -> Iterator[str]:

@@ -15,7 +15,7 @@ from analysis import record, tables, written
 from analysis.final import Look
 from analysis.findings import Findings, find, words
 from analysis.leaderboard import read_board
-from analysis.pool import of_boards
+from analysis.pool import origin_of
 from analysis.sheets import Pictures
 from analysis.statistics import bracketed, signed
 from analysis.study import study
@@ -39,9 +39,11 @@ def report_run(
     final: bool = False,
     top: int = tables.TOP,
     has_pictures: bool = False,
+    other: Path | None = None,
 ) -> Path:
-    """Write RUN/report and print its summary; `final` opens the sealed test split."""
-    findings, look = _investigate(run, final)
+    """Write RUN/report and print its summary; `final` opens the sealed test split, for the ensemble
+    of the file `other` too."""
+    findings, look = _investigate(run, final, other)
     path = _write(findings, look, top, has_pictures)
     for line in summary(findings, look, top):
         console.print(line)
@@ -49,9 +51,11 @@ def report_run(
     return path
 
 
-def _investigate(run: RunStore, final: bool) -> tuple[Findings, Look | None]:
+def _investigate(
+    run: RunStore, final: bool, other: Path | None = None
+) -> tuple[Findings, Look | None]:
     findings = find(read_board(run))
-    return findings, sealed.look(findings, sys.argv) if final else None
+    return findings, sealed.look(findings, sys.argv, other) if final else None
 
 
 def _write(
@@ -69,8 +73,8 @@ def _write(
     if found.pictures.png:
         replace_file(folder / SHEET, found.pictures.png)
     if findings.ensemble is not None:
-        runs = of_boards([board])
-        record.save(findings.ensemble, runs.votes, folder, runs.origin)
+        own = {trial: (board.run.root, trial) for trial in findings.ensemble.members}
+        record.save(findings.ensemble, board.votes.full, folder, origin_of(board, own))
     replace_file(folder / "index.html", render(found, look).encode())
     return folder / "index.html"
 
@@ -102,7 +106,7 @@ def summary(findings: Findings, look: Look | None, top: int) -> list[Table | Tex
     out += [Text(f"note: {line}") for line in findings.notes]
     if look is not None:
         out.append(_final_table(look))
-        out += [Text(f"note: {line}") for line in look.missing]
+        out += [Text(f"note: {line}") for line in (*look.notes, *look.missing)]
     return out
 
 
@@ -195,10 +199,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--pictures", action="store_true", help="show the surest mistakes, and where the best looks"
     )
     parser.add_argument("--top", type=int, default=tables.TOP, help="rows of the summary")
+    parser.add_argument(
+        "--ensemble", type=Path, metavar="FILE", help="with --final: score this ensemble.json too"
+    )
     args = parser.parse(argv)
     if args.top < 1:
         parser.error(f"--top {args.top}: at least 1")
-    report_run(RunStore.open(args.run), Console(), args.final, args.top, args.pictures)
+    if args.ensemble and not args.final:
+        parser.error("--ensemble is scored on the test split: it needs --final")
+    if args.ensemble and args.ensemble.resolve().parent == (args.run / "report").resolve():
+        parser.error(
+            f"--ensemble {args.ensemble}: a report writes its own ensemble there; make yours in "
+            "another folder (python -m analysis.ensemble … --out FOLDER)"
+        )
+    run, console = RunStore.open(args.run), Console()
+    report_run(run, console, args.final, args.top, args.pictures, args.ensemble)
     return 0
 
 

@@ -15,11 +15,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from analysis import export
+from analysis import export, posthoc
+from analysis.corrections import log_prior
+from analysis.leaderboard import read_board
 from analysis.predict import load
 from analysis.use import card, faces, network
 from analysis.use import folder as files
-from analysis.use.choice import best, one
+from analysis.use.choice import as_trained, best, trial_of
 from analysis.use.members import facts_of, rebuild, source_of
 from analysis.use.network import Member, Network, say
 from trainables import cli
@@ -27,6 +29,7 @@ from trainables.config import TrialConfig
 from trainables.data import cache, tables
 from trainables.store import RunStore, TrialResult
 from trainables.trial import run_trial
+from trainables.views import file_of, unpack
 
 PLAIN = {"backbone": "small_resnet", "backbone.width": 4, "image_size": 48, "epochs": 1}
 WITH_AUS = {
@@ -164,6 +167,35 @@ def test_an_ensemble_is_the_tempered_weighted_mean_then_shifted(run, tmp_path, m
     assert "a \\| note" in said
 
 
+def test_the_correction_that_validation_chose_is_inside_the_network(run, tmp_path, monkeypatch):
+    chosen = "flips, temperature, adjustment"  # all three at once
+    monkeypatch.setattr(posthoc, "taken", lambda found: posthoc.named(found, chosen))
+    trial, out = ids(run)[1], tmp_path / "out"
+    words = [str(run.root), "--trial", trial, "--corrected", "--out", str(out)]
+    assert export.main(words) == 0
+    found, _ = posthoc.of_trial(read_board(run), trial)
+    row = posthoc.named(found, chosen)
+    views = unpack((run.trial(trial).path / file_of("val")).read_bytes(), Path("views"))
+    both = np.exp(views.of("plain", "flip").astype(np.float64))
+    mean = (both / both.sum(2, keepdims=True)).mean(0)
+    prior = log_prior(run.meta()["data"]["train_counts"])
+    wanted = mean ** (1 / row.chosen["temperature"]) * np.exp(-row.chosen["tau"] * prior)
+    probs, aus = of_val(run, out)
+    np.testing.assert_allclose(probs, wanted / wanted.sum(1, keepdims=True), atol=2e-3)
+    stored = run.trial(trial).predictions("val")
+    assert not np.allclose(probs, stored.probs, atol=1e-2)
+    np.testing.assert_allclose(aus, stored.au_probs, atol=1e-3)  # of the plain view
+    about = files.about(out)
+    assert about["combination"]["views"] == ["plain", "flip"]
+    assert about["parity"]["stored"] < 5e-3
+    bundle = cache.load(Path(run.meta()["data"]["cache"]))
+    again, _ = say(rebuild(out), np.array(bundle.val.images[:5]))
+    np.testing.assert_allclose(again, probs[:5], atol=1e-4)
+    card_text = (out / "MODEL_CARD.md").read_text()
+    assert f"with {chosen}" in card_text
+    assert "score, cross-fitted" in card_text
+
+
 def test_folds_are_averaged_before_the_temperature() -> None:
     # softmax 1/2 1/2 and 3/4 1/4: mean 5/8 3/8; at temperature 2 the square roots, normed
     class Fixed(nn.Module):
@@ -181,7 +213,7 @@ def test_folds_are_averaged_before_the_temperature() -> None:
 
 
 def test_a_network_without_aus_has_one_output_and_is_still_built_for_the_vocabulary(run) -> None:
-    choice = one(run, ids(run)[0])
+    choice = as_trained(*trial_of(run, ids(run)[0]))
     config = run.trial(ids(run)[0]).config().flat()
     about = export.about_of(choice, facts_of(run.meta()), [config])
     assert about["au_names"] == []
@@ -223,7 +255,7 @@ def test_the_best_is_the_reports_best_and_its_card_tells_all(run, exported) -> N
     from analysis.findings import find
     from analysis.leaderboard import read_board
 
-    choice = best(run)
+    choice = as_trained(*best(run))
     assert choice.recipe.sources[0].trials == (find(read_board(run)).best,)
     assert choice.recipe.kind == "best"
     text = card.text(files.about(exported), choice.meta, choice.scores, choice.notes)
@@ -339,7 +371,7 @@ def test_an_ensemble_of_another_version_or_other_data_is_refused(run, tmp_path, 
 
 
 def test_weights_that_do_not_give_the_stored_predictions_are_refused(run, exported) -> None:
-    choice = one(run, ids(run)[1])
+    choice = as_trained(*trial_of(run, ids(run)[1]))
     sure = np.eye(14, dtype=np.float32)[choice.stored.probs.argmin(1)]
     wrong = replace(choice, stored=replace(choice.stored, probs=sure))
     with pytest.raises(ValueError, match="away from the predictions on record"):

@@ -1,19 +1,21 @@
 """What of a run is exported, and what is known of how good it is."""
 
 import io
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis import posthoc, record
 from analysis.board import Board, read_board, status
+from analysis.contenders import CORRECTED
+from analysis.corrections import correct, log_prior
 from analysis.findings import Findings, find
 from analysis.groups import read_folds
-from analysis.record import VERSION
+from analysis.pool import counts_of
 from analysis.use import scores
 from analysis.use.card import Score, looked
 from trainables.store import RunStore
@@ -43,8 +45,8 @@ class Choice:
     test: str  # what the ledger says of it; empty where the test split is sealed
 
 
-def best(run: RunStore) -> Choice:
-    """The trial that the report names as the best.
+def best(run: RunStore) -> tuple[Findings, str]:
+    """What was found of the run, and the trial that the report names as the best.
 
     Raises ValueError for a run that is not finished: it might name another one tomorrow.
     """
@@ -56,11 +58,14 @@ def best(run: RunStore) -> Choice:
         )
     if findings.best is None:
         raise ValueError(f"run '{run.root}' has no trial with usable predictions")
-    return _of_trial(findings, findings.best)
+    return findings, findings.best
 
 
-def one(run: RunStore, trial: str) -> Choice:
-    """This trial. Raises LookupError where the run has none of that name."""
+def trial_of(run: RunStore, trial: str) -> tuple[Findings, str]:
+    """What was found of the run, and this trial: the first of its folds.
+
+    Raises LookupError where the run has none of that name.
+    """
     findings = find(read_board(run))
     ended = [
         record.id
@@ -71,11 +76,11 @@ def one(run: RunStore, trial: str) -> Choice:
     if trial not in every:
         known = ", ".join(ended) or "none"
         raise LookupError(f"'{run.root}' has no trial '{trial}'; completed: {known}")
-    return _of_trial(findings, every[trial])
+    return findings, every[trial]
 
 
-def _of_trial(findings: Findings, trial: str) -> Choice:
-    """A trial of the board: it stands for all its folds."""
+def as_trained(findings: Findings, trial: str) -> Choice:
+    """A trial of the board, which stands for all its folds, as it was trained."""
     from analysis.use.members import Recipe, source_of
 
     board, is_best = findings.board, trial == findings.best
@@ -89,6 +94,42 @@ def _of_trial(findings: Findings, trial: str) -> Choice:
     measured = tuple(scores.of_trial(findings, trial))
     notes = tuple(scores.notes(findings, trial))
     return Choice(recipe, board.meta, measured, notes, _stored(board, trial), test)
+
+
+def corrected(findings: Findings, trial: str) -> Choice:
+    """The trial with the correction that validation chose (`posthoc.taken`).
+
+    Raises ValueError where there is none to choose.
+    """
+    board, plain = findings.board, as_trained(findings, trial)
+    found, problem = posthoc.of_trial(board, trial)
+    if found is None:
+        raise ValueError(f"trial {trial} cannot be corrected after training: {problem}")
+    row, counts = posthoc.taken(found), counts_of(board)
+    prior = log_prior(counts) if counts else None
+    tau = row.chosen.get("tau", 0.0)
+    recipe = replace(
+        plain.recipe,
+        title=f"{plain.recipe.title}, with {posthoc.described(row)}",
+        sources=tuple(
+            replace(source, temperature=row.chosen.get("temperature", 1.0))
+            for source in plain.recipe.sources
+        ),
+        shift=() if prior is None or not tau else tuple((tau * prior).tolist()),
+        is_flipped="flips" in row.name,
+    )
+    stored = plain.stored
+    if stored is not None:
+        models, _ = posthoc.read_models(board, trial, stored.split, stored.ids)
+        probs = np.exp(correct(row.name, models, prior, row.chosen)) if models else None
+        stored = None if probs is None else replace(stored, probs=probs.astype(np.float32))
+    return replace(
+        plain,
+        recipe=recipe,
+        scores=tuple(scores.of_correction(row, found)),
+        stored=stored,
+        test=looked(board.run.root, CORRECTED if trial == findings.best else ""),
+    )
 
 
 def _stored(board: Board, trial: str) -> Stored | None:
@@ -107,11 +148,8 @@ def ensemble(run: RunStore, path: Path) -> Choice:
     """
     from analysis.use.members import Recipe, source_of
 
-    said = _read(path)
-    meta = run.meta()
-    for what in ("class_names", "fingerprint"):
-        if said.get(what) != meta["data"].get(what):
-            raise ValueError(f"'{path}' is of other data than run '{run.root}' ({what} differ)")
+    said, meta = record.read(path), run.meta()
+    record.check(said, path, meta, run.root)
     sources = tuple(
         source_of(path.parent / entry["run"], entry["trial"], entry["weight"], entry["temperature"])
         for entry in said["sources"]
@@ -125,22 +163,6 @@ def ensemble(run: RunStore, path: Path) -> Choice:
     has_folds = any(len(source.trials) > 1 for source in sources)
     stored = None if has_folds else _predictions(path)
     return Choice(recipe, meta, tuple(scores.of_ensemble(said)), tuple(notes), stored, test)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no ensemble at '{path}': python -m analysis.report RUN makes it")
-    try:
-        said: dict[str, Any] = json.loads(path.read_text())
-        version = said.get("version")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"'{path}' is not an ensemble.json ({error})") from error
-    if version != VERSION or not said.get("sources"):
-        raise ValueError(
-            f"'{path}' is of version {version}, this program reads {VERSION}: make it "
-            "again (python -m analysis.report RUN)"
-        )
-    return said
 
 
 def _predictions(path: Path) -> Stored | None:

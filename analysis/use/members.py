@@ -21,6 +21,7 @@ from trainables.features import network as frozen
 from trainables.heads import Components
 from trainables.model import build_model
 from trainables.store import RunStore, TrialStore
+from trainables.views import FLIP, PLAIN
 
 WEIGHTS = "weights.safetensors"
 
@@ -59,6 +60,12 @@ class Recipe:
     sources: tuple[Source, ...]
     coefficients: tuple[tuple[float, ...], ...] = ()  # of stacking, (m K + 1, K)
     shift: tuple[float, ...] = ()  # of the adjustment, (K,)
+    is_flipped: bool = False  # whether members see the mirror image too
+
+    @property
+    def views(self) -> list[str]:
+        """What the members see of an image."""
+        return [PLAIN, FLIP] if self.is_flipped else [PLAIN]
 
 
 def facts_of(meta: Mapping[str, Any]) -> Facts:
@@ -146,7 +153,10 @@ def joined(models: Sequence[Sequence[nn.Module]], recipe: Recipe) -> Network:
     """The members as one network."""
     total = sum(source.weight for source in recipe.sources)
     return Network(
-        [Member(m, s.temperature) for m, s in zip(models, recipe.sources, strict=True)],
+        [
+            Member(m, s.temperature, recipe.is_flipped)
+            for m, s in zip(models, recipe.sources, strict=True)
+        ],
         [source.weight / total for source in recipe.sources],
         torch.tensor(recipe.coefficients) if recipe.coefficients else None,
         torch.tensor(recipe.shift) if recipe.shift else None,
@@ -177,5 +187,6 @@ def rebuild(folder: str | Path) -> Network:
         sources.append(Source(folder, (), member["weight"], member["temperature"]))
     how = about["combination"]
     rows = tuple(map(tuple, how["coefficients"] or ()))
-    recipe = Recipe(about["kind"], "", tuple(sources), rows, tuple(how["shift"] or ()))
+    shift, is_flipped = tuple(how["shift"] or ()), FLIP in how["views"]
+    recipe = Recipe(about["kind"], "", tuple(sources), rows, shift, is_flipped)
     return joined(models, recipe)

@@ -28,15 +28,20 @@ LARGEST = 1_800_000_000  # bytes of weights in one ONNX file; protobuf ends at 2
 
 class Member(nn.Module):
     """One trial, or the mean of its folds: images in [0, 1] -> its probabilities at its
-    temperature, its AU probabilities."""
+    temperature, its AU probabilities. If flipped, classes are those of the image and its mirror
+    image; AUs those of the image, as they were measured."""
 
-    def __init__(self, folds: Sequence[nn.Module], temperature: float = 1.0) -> None:
+    def __init__(
+        self, folds: Sequence[nn.Module], temperature: float = 1.0, is_flipped: bool = False
+    ) -> None:
         super().__init__()
         self.folds, self.temperature = nn.ModuleList(folds), temperature
+        self.is_flipped = is_flipped
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         outs = [fold(images) for fold in self.folds]
-        probs = mean([out.logits.softmax(1) for out in outs])
+        mirrored = [fold(images.flip(3)) for fold in self.folds] if self.is_flipped else []
+        probs = mean([out.logits.softmax(1) for out in (*outs, *mirrored)])
         if self.temperature != 1:
             probs = (probs.clamp_min(TINY).log() / self.temperature).softmax(1)
         knows = outs[0].au_logits is not None

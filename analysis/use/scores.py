@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis import statistics
+from analysis import posthoc, statistics
+from analysis.corrections import After, Corrected
 from analysis.findings import Findings
 from analysis.leaderboard import groups, mean_au_f1
 from analysis.statistics import Estimate
@@ -20,7 +21,7 @@ CHOSE = "on the images that chose it"
 
 def of_trial(findings: Findings, trial: str) -> list[Score]:
     """What the trial itself scores on validation images; of the best also what it is worth."""
-    votes, goal = findings.board.votes, findings.board.goal
+    votes, goal = findings.board.votes.full, findings.board.goal
     if trial not in votes.trials:
         return []
     k = votes.row(trial)
@@ -32,7 +33,7 @@ def of_trial(findings: Findings, trial: str) -> list[Score]:
         low, high = NAN, NAN
         if name in rounds:
             low, high = (float(end[0]) for end in statistics.interval(rounds[name]))
-        note = CHOSE if name == "score" and len(votes.trials) > 1 else ""
+        note = CHOSE if name == "score" and len(findings.board.votes.trials) > 1 else ""
         label = f"score ({goal.name})" if name == "score" else name
         out.append(Score(label, Estimate(float(measured[name]), low, high), note))
     if trial == findings.best:
@@ -49,7 +50,7 @@ def _corrected(findings: Findings) -> Iterator[Score]:
 
 def _recalls(findings: Findings, k: int) -> Iterator[Score]:
     """Recall by class, with Wilson intervals."""
-    board, votes = findings.board, findings.board.votes
+    board, votes = findings.board, findings.board.votes.full
     counts = metrics.confusion(votes.labels, votes.predicted[k], len(board.class_names))
     low, high = statistics.wilson(counts.diagonal(), counts.sum(1))
     for name, hits, n, a, b in zip(
@@ -62,7 +63,7 @@ def _recalls(findings: Findings, k: int) -> Iterator[Score]:
 
 def _units(findings: Findings, k: int) -> Iterator[Score]:
     """F1 by AU, where the trial knows them and an image shows them."""
-    board, votes = findings.board, findings.board.votes
+    board, votes = findings.board, findings.board.votes.full
     said = votes.au_probs[k]
     if not said.size or np.isnan(said).any():
         return
@@ -73,6 +74,16 @@ def _units(findings: Findings, k: int) -> Iterator[Score]:
     for name, value, n in zip(board.au_names, metrics.au_f1(votes.aus, said), shown, strict=True):
         if n:
             yield Score(f"F1 of {name}", Estimate(float(value), NAN, NAN), f"{n} images show it")
+
+
+def of_correction(row: Corrected, found: After) -> Iterator[Score]:
+    """What a trial scores after a correction, each image by what the others chose."""
+    for name in posthoc.SHOWN:
+        label = "score, cross-fitted" if name == "score" else name
+        before = found.rows[0].scores[name]
+        yield Score(label, Estimate(row.scores[name], NAN, NAN), f"as trained {before:.3f}")
+    if row.gap is not None:
+        yield Score("gain in score", row.gap, "on images that did not choose the correction")
 
 
 def notes(findings: Findings, trial: str) -> list[str]:
