@@ -1,38 +1,25 @@
 """What an ablation trains: the baseline, each run's best, the winner without each technique.
 
-A technique is a part with its arguments and all that depends on it, as far as winner and baseline
-differ there; switched off it is what the baseline has. Pure: boards in, a plan out.
+What a technique is, says `techniques.py`. Pure: boards in, a plan out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from analysis import leaderboard as lb
 from analysis import rerun
 from analysis.leaderboard import Board
-from trainables.config import Flat, Part, TrialConfig
+from analysis.techniques import techniques, told, unseeded, without
+from trainables.config import Flat, TrialConfig
 from trainables.contradictions import check_config
 from trainables.registry import unknown
 from trainables.store import Record
 
 Kind = Literal["baseline", "control", "rung", "without"]
-PARTS = tuple(f.name for f in fields(TrialConfig) if isinstance(f.default, Part))
-OPTIMISER = "optimiser settings"  # no technique: tuned in every run, switched off together
-OPTIMISERS = (
-    *("lr", "head_lr_multiplier", "weight_decay", "batch_size", "warmup_epochs", "ema", "clip"),
-)
-ONE_FOR_ALL = ("image_size", "epochs", "metric", "fold")  # of all that is compared
 AS_LONG = "baseline, trained as long"  # as the winner: its images again and again
 DEARER = 1.25  # times the baseline's cost: from then on it is a row
-AU_TASK = "au_loss"  # without it there is no AU supervision at all
-TIED = {"au_weight": AU_TASK, "region_weight": "attention"}  # setting -> the part that it needs
-NEEDED_BY = {  # technique -> the settings that are nothing, or of another network, without it
-    "backbone": ("weights",),
-    "features": ("classifier", "synthesis"),
-}
-DRIVEN = {"au_weight": AU_TASK, "tau": "loss", "sampler": "rebalance", "mix": "mix"}  # by curricula
 
 
 @dataclass(frozen=True)
@@ -67,69 +54,6 @@ class Plan:
     budgets: tuple[Budget, ...]
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)  # of one trial of a role, measured
-
-
-def group_of(setting: str) -> str:
-    """The technique that a setting is part of."""
-    base = setting.partition(".")[0]
-    if base in PARTS:
-        return base
-    if base in OPTIMISERS:
-        return OPTIMISER
-    owners = [part for part in PARTS if base.startswith(f"{part}_")]  # attention_stage, mix_off
-    return TIED.get(base) or max(owners, key=len, default=base)
-
-
-def goes_with(technique: str, setting: str) -> bool:
-    """Whether the setting is switched off with the technique: as its own, or as it needs it."""
-    base = setting.partition(".")[0]
-    needs_aus = base.startswith("au_") or base == "region_weight"
-    return (
-        group_of(setting) == technique
-        or (technique == AU_TASK and needs_aus)
-        or base in NEEDED_BY.get(technique, ())
-    )
-
-
-def techniques(winner: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
-    """Where the two differ, in the order of the configuration, the optimiser last."""
-    names = [n for n in {**baseline, **winner} if n not in (*ONE_FOR_ALL, "seed")]
-    missing = object()
-    found = [group_of(n) for n in names if winner.get(n, missing) != baseline.get(n, missing)]
-    order = list(dict.fromkeys(found))
-    return sorted(order, key=lambda technique: technique == OPTIMISER)
-
-
-def without(winner: Flat, baseline: Flat, technique: str) -> Flat:
-    """The winner with one technique as the baseline has it."""
-    is_driven = DRIVEN.get(str(winner["curriculum_drives"])) == technique  # then it goes too
-
-    def goes(name: str) -> bool:
-        return goes_with(technique, name) or (is_driven and group_of(name) == "curriculum")
-
-    kept = {n: v for n, v in winner.items() if not goes(n)}
-    back = {n: v for n, v in baseline.items() if goes(n)}
-    return unseeded(TrialConfig.from_flat({**kept, **back}).flat())
-
-
-def unseeded(config: Mapping[str, Any]) -> Flat:
-    return {n: v for n, v in config.items() if n != "seed"}
-
-
-def told(config: Mapping[str, Any], technique: str, other: Mapping[str, Any]) -> str:
-    """The technique's settings in words, as far as the other configuration has them otherwise."""
-    own = {n: v for n, v in config.items() if group_of(n) == technique and n != "seed"}
-    missing = object()
-    shown = [
-        f"{n.removeprefix(technique + '.')} {shown_value(v)}" if n != technique else shown_value(v)
-        for n, v in own.items()
-        if n == technique or other.get(n, missing) != v
-    ]
-    return ", ".join(shown) or "none"
-
-
-def shown_value(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def make_plan(
@@ -228,8 +152,7 @@ def _baseline(board: Board, epochs: int | None) -> Arm:
 
 def _best(board: Board, top: int) -> list[tuple[Record, float]]:
     """The best completed trials, no two of one configuration, with their validation scores."""
-    table = lb.frame(board)
-    ended = table[(table["status"] == "completed") & table["rank"].notna()]
+    ended = lb.completed(lb.frame(board))
     if ended.empty:
         raise ValueError(f"'{board.run.root}' has no completed trial: let it run to its end")
     found: dict[str, tuple[Record, float]] = {}

@@ -68,6 +68,20 @@ class Board:
         return groups_of(self.records, stand)
 
     @cached_property
+    def _repeats(self) -> dict[str, tuple[str, ...]]:
+        return {trial: group.repeats for group in self.groups for trial in group.repeats}
+
+    def repeats(self, trial: str) -> tuple[str, ...]:
+        """The trials of its configuration that stand as it does, by seed; it is one of them."""
+        return self._repeats[trial]
+
+    @property
+    def train_counts(self) -> tuple[int, ...]:
+        """Training images per class; () where run.json does not have them."""
+        counts = tuple(int(n) for n in self.meta["data"].get("train_counts") or ())
+        return counts if len(counts) == len(self.class_names) else ()
+
+    @cached_property
     def varying(self) -> list[str]:
         """The settings that differ between trials."""
         return varying(self.records)

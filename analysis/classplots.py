@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from analysis import statistics
 from analysis.corrections import After
 from analysis.findings import Findings
-from analysis.plots import BLUE, GREEN, GREY, ORANGE, PALE, safe, styled
+from analysis.plots import BLUE, FAINT, GREEN, GREY, ORANGE, PALE, safe, styled
 from trainables import metrics
 from trainables.metrics import MIN_SUPPORT, Ints
 
@@ -59,7 +59,7 @@ def class_recalls(findings: Findings, calls: dict[str, NDArray[np.int64]]) -> go
         hits = np.diag(metrics.confusion(board.votes.labels, predicted, len(names)))
         recall = hits / np.maximum(support, 1)
         low, high = statistics.wilson(hits, support)
-        for rows, shade in ((support >= MIN_SUPPORT, color), (support < MIN_SUPPORT, PALE)):
+        for rows, shade in ((support >= MIN_SUPPORT, color), (support < MIN_SUPPORT, FAINT)):
             figure.add_scatter(
                 x=recall[rows], y=(places + shift)[rows], mode="markers", name=safe(who),
                 marker={"color": shade, "size": 9, "symbol": symbol}, showlegend=shade == color,

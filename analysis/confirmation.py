@@ -85,7 +85,7 @@ def make_plan(board: Board, top: int, seeds: int, folds: int | None = None) -> P
     Raises ValueError where nothing was completed, or there is neither default nor baseline.
     """
     table, notes = lb.frame(board), list[str]()
-    ended = table[(table["status"] == "completed") & table["rank"].notna()]
+    ended = lb.completed(table)
     arms, known = list[Arm](), dict[str, str]()
     for role in ANCHORS:
         record = next((r for r in board.records if r.role == role), None)
@@ -145,7 +145,7 @@ def _plan(data: dict[str, Any]) -> Plan:
 
 def judge(plan: Plan, board: Board) -> Confirmation:
     """What the rerun of a plan has shown. Raises ValueError as long as nothing can be compared."""
-    trials = _trials(plan, board)
+    trials = rerun.trials_of(plan.arms, board)
     place = {trial: m for m, trial in enumerate(board.votes.trials)}
     arms = [arm for arm in plan.arms if trials[arm.role]]
     anchors = [arm.role for arm in arms if arm.role in ANCHORS]
@@ -170,18 +170,6 @@ def judge(plan: Plan, board: Board) -> Confirmation:
             Row(arm, score, lead, lead.p, _images(board, *pair), _folds(plan, board, *pair))
         )
     return _verdict(plan, rows, reference)
-
-
-def _trials(plan: Plan, board: Board) -> dict[str, dict[int, str]]:
-    """Role -> seed -> the whole repeat of it that has predictions."""
-    roles = {TrialConfig.from_flat(arm.config).group_id: arm.role for arm in plan.arms}
-    out: dict[str, dict[int, str]] = {arm.role: {} for arm in plan.arms}
-    for record in board.records:
-        config = TrialConfig.from_flat(record.config)
-        is_whole = record.result is not None and record.result.status == "completed"
-        if is_whole and config.group_id in roles and record.id in board.votes.trials:
-            out[roles[config.group_id]][config.seed] = record.id
-    return out
 
 
 def _scores(board: Board) -> tuple[Any, Any]:

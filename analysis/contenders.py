@@ -18,7 +18,6 @@ from analysis.board import Board
 from analysis.corrections import correct, log_prior
 from analysis.findings import Findings
 from analysis.groups import folds_of
-from analysis.pool import counts_of
 from analysis.votes import Ids, Votes, joined, read_votes
 from trainables.metrics import Floats
 from trainables.store import RunStore
@@ -76,7 +75,7 @@ def _chosen(findings: Findings) -> dict[str, list[dict[str, float]]]:
     for who, trial in (("baseline", findings.baseline), ("best single", findings.best)):
         if trial:
             out[who] = [{seed: 1.0} for seed in seeds_of(findings.board, trial)]
-    if ensemble and len(ensemble.members) > 1:
+    if ensemble and (list(ensemble.members) != [findings.best] or ensemble.shift):
         out["ensemble"] = [dict(ensemble.members)]
     if ensemble and len(ensemble.top) > 1:
         out[f"average of best {len(ensemble.top)}"] = [dict.fromkeys(ensemble.top, 1.0)]
@@ -88,8 +87,7 @@ def seeds_of(board: Board, trial: str) -> list[str]:
 
     Those without validation predictions are no part of its row.
     """
-    own = next(group.repeats for group in board.groups if trial in group.repeats)
-    return [seed for seed in own if seed in board.votes.trials]
+    return [seed for seed in board.repeats(trial) if seed in board.votes.trials]
 
 
 def _trained(findings: Findings, votes: Votes) -> Field:
@@ -124,8 +122,7 @@ def _with_corrected(field: Field, findings: Findings) -> Field:
             return replace(field, missing=(*field.missing, why))
         row = posthoc.taken(found) if not how else posthoc.named(found, how)
         how = row.name
-        counts = counts_of(board)
-        prior = log_prior(counts) if counts else None
+        prior = log_prior(board.train_counts) if board.train_counts else None
         probs.append(np.exp(correct(how, models, prior, row.chosen)).astype(np.float32))
         told = posthoc.described(row)
     order = list(field.contenders)

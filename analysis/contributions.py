@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.ablation import PARTS
 from analysis.importance import NOT_A_CHOICE, Target, is_number, numbers, texts
 from analysis.statistics import Estimate
+from analysis.techniques import PARTS
 from trainables.metrics import Floats
 
 FEWEST = 5  # trials with an option, and as many with the other

@@ -170,10 +170,9 @@ def correct(
     return log_softmax(logits)
 
 
-def after(
-    trial: str, views: Views, labels: Ints, goal: Goal, counts: Sequence[int] | None
-) -> After:
-    """Every correction of a trial, scored on images that did not choose it."""
+def after(trial: str, views: Views, labels: Ints, goal: Goal, counts: Sequence[int]) -> After:
+    """Every correction of a trial, scored on images that did not choose it; no `counts` of the
+    training images, no adjustment by them."""
     prior = log_prior(counts) if counts else None
     weights = statistics.resample(labels, ROUNDS, np.random.default_rng(5))
     rows, before = list[Corrected](), None

@@ -23,7 +23,7 @@ from analysis.plots import (
 def rungs(findings: Findings) -> go.Figure | None:
     """The scores at each rung of those that went on and of those that ended there."""
     marks = [int(rung) for rung in findings.board.meta.get("rungs") or ()]
-    figure, told = go.Figure(), []
+    figure, names = go.Figure(), list[str]()
     found: dict[str, list[tuple[str, float]]] = {"ended here": [], "went on": []}
     for rung in marks:
         here = [
@@ -32,11 +32,11 @@ def rungs(findings: Findings) -> go.Figure | None:
             for row in record.history
             if row["epoch"] == rung and row.get("score") is not None
         ]
+        name = f"epoch {rung}:<br>{sum(on for _, on in here)} of {len(here)} went on"
         for score, is_on in here:
-            found["went on" if is_on else "ended here"].append((f"epoch {rung}", score))
-        if here:
-            told.append(f"{sum(on for _, on in here)} of {len(here)} after epoch {rung}")
-    if not told:
+            found["went on" if is_on else "ended here"].append((name, score))
+        names += [name] if here else []
+    if not names:
         return None
     few = sum(map(len, found.values())) <= MOST_CURVES
     for (name, rows), color in zip(found.items(), (GREY, BLUE), strict=True):
@@ -47,8 +47,8 @@ def rungs(findings: Findings) -> go.Figure | None:
             fillcolor="rgba(0,114,178,0.12)" if color == BLUE else "rgba(0,0,0,0)",
         )  # fmt: skip
     figure.update_layout(boxmode="group")
-    figure.update_xaxes(type="category")
-    return styled(figure, f"Rungs: went on {', '.join(told)}", "", "score at the rung", 400)
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=names)
+    return styled(figure, "Rungs", "", "score at the rung", 400)
 
 
 def seconds_by_trial(findings: Findings) -> go.Figure | None:

@@ -76,8 +76,8 @@ def classes(findings: Findings, calls: Calls) -> dict[str, Any]:
 
 
 def _majority_class(findings: Findings) -> int | None:
-    counts = findings.board.meta["data"].get("train_counts")
-    return None if findings.majority is None or not counts else int(np.argmax(counts))
+    counts = findings.board.train_counts
+    return None if findings.majority is None else int(np.argmax(counts))
 
 
 def units(findings: Findings, calls: Calls) -> dict[str, Any]:

@@ -46,12 +46,12 @@ def of_settings(
     findings: Findings, found: Importance, techniques: list[Contribution]
 ) -> Iterator[Drawing]:
     """What mattered, and how."""
-    from analysis import plots, techniqueplots
+    from analysis import settingplots, techniqueplots
 
-    yield _drawn("importance", plots.importances(found), found.note)
-    for figure in plots.effects(findings, found):
+    yield _drawn("importance", settingplots.importances(found), found.note)
+    for figure in settingplots.effects(findings, found):
         yield _drawn("importance", figure, "")
-    parallel = plots.parallel_coordinates(findings, found)
+    parallel = settingplots.parallel_coordinates(findings, found)
     yield _drawn("parallel", parallel, "fewer than two trials with a score, or no setting varied")
     few = "no two options of a technique have five ended trials each"
     yield _drawn("techniques", techniqueplots.forest(techniques), few)

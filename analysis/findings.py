@@ -9,11 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis import ensemble as ens
+from analysis import intervals, statistics
 from analysis import leaderboard as lb
-from analysis import statistics
 from analysis.ensemble import Ensemble
 from analysis.leaderboard import Board
-from analysis.pool import counts_of, known_of
+from analysis.pool import known_of
 from analysis.statistics import Estimate, bracketed, signed
 from analysis.tables import cell
 from trainables.metrics import Ints
@@ -44,7 +44,7 @@ class Findings:
         """The row of a trial, which is that of its configuration."""
         found = self.table[self.table["trial"] == trial]
         if found.empty:  # a further seed
-            first = next(g.repeats[0] for g in lb.groups(self.board) if trial in g.repeats)
+            first = self.board.repeats(trial)[0]
             found = self.table[self.table["trial"] == first]
         return found.iloc[0]
 
@@ -58,7 +58,7 @@ def find(board: Board) -> Findings:
     found = None if ranked.empty else str(ranked.iloc[0]["trial"])
     votes = board.votes.full.pick(chosen)
     reference = board.votes.calls(baseline)
-    known = replace(known_of(map(board.record, chosen)), counts=counts_of(board))
+    known = replace(known_of(map(board.record, chosen)), counts=board.train_counts)
     ensemble = ens.build(votes, board.goal, 0, reference, known) if chosen else None
     corrected, lead = _corrected(board, rivals(table, chosen), reference)
     notes = [
@@ -102,7 +102,8 @@ def _corrected(
     votes = board.votes.pick(trial for own in known for trial in own)
     weights = statistics.resample(votes.labels, ROUNDS, np.random.default_rng(1))
     groups = [[votes.row(t) for t in own] for own in known]
-    base = next((g.repeats for g in lb.groups(board) if lb.baseline(board)[0] in g.repeats), ())
+    own = lb.baseline(board)[0]
+    base = () if own is None else board.repeats(own)
     if baseline is not None and len(base) > 1:
         calls = [board.votes.calls(trial) for trial in base if trial in board.votes.trials]
         baseline = np.stack([said for said in calls if said is not None])
@@ -120,7 +121,7 @@ def detectable(board: Board, trials: Sequence[str]) -> float | None:
     if len(rows) < 2:
         return None
     best, others = board.votes.predicted[rows[0]], board.votes.predicted[rows[1:]]
-    _, errors = statistics.errors(board.votes.labels, others, board.goal, best)
+    _, errors = intervals.errors(board.votes.labels, others, board.goal, best)
     known = errors[errors > 0]
     return float((statistics.NORMAL_95 + POWER_80) * np.median(known)) if len(known) else None
 
@@ -134,7 +135,7 @@ def in_reach(board: Board, trials: Sequence[str]) -> set[str]:
     labels, predicted = board.votes.labels, board.votes.predicted[rows]
     scores = board.goal.scores(statistics.tally(labels, predicted, board.goal.classes))
     best = int(scores.argmax())
-    _, errors = statistics.errors(labels, predicted, board.goal, predicted[best])
+    _, errors = intervals.errors(labels, predicted, board.goal, predicted[best])
     near = scores >= scores[best] - REACH * errors
     return {trial for trial, is_near in zip(trials, near, strict=True) if is_near}
 

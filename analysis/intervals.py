@@ -56,9 +56,23 @@ def jackknifed(
 ) -> tuple[Floats, Floats]:
     """(low, high), each (2, M): of the score, and of its lead over the base."""
     own = None if base is None else predicted[base]
-    errors = np.stack(statistics.errors(labels, predicted, goal, own))
+    found = np.stack(errors(labels, predicted, goal, own))
     middle = np.stack([scores, scores - (0.0 if base is None else scores[base])])
-    half = statistics.NORMAL_95 * errors
+    half = statistics.NORMAL_95 * found
     low, high = middle - half, middle + half
     low[0], high[0] = np.maximum(low[0], 0), np.minimum(high[0], 1)
     return low, high
+
+
+def errors(
+    labels: Ints, predicted: Ints, goal: Goal, base: Ints | None = None
+) -> tuple[Floats, Floats]:
+    """The standard errors of each model's score (M,) and of its lead over the calls `base` (N,)."""
+    reference = 0.0 if base is None else statistics.influence(labels, base[None], goal)
+    own, lead = np.empty(len(predicted)), np.empty(len(predicted))
+    for start in range(0, len(predicted), statistics.MODELS_AT_ONCE):
+        rows = slice(start, start + statistics.MODELS_AT_ONCE)
+        each = statistics.influence(labels, predicted[rows], goal)
+        own[rows] = np.sqrt((each**2).sum(1))
+        lead[rows] = np.sqrt(((each - reference) ** 2).sum(1))
+    return own, lead

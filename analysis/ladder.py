@@ -14,6 +14,7 @@ from analysis import leaderboard as lb
 from analysis import statistics
 from analysis.ablation import Arm, Plan
 from analysis.leaderboard import Board
+from analysis.rerun import trials_of
 from analysis.seeds import Spread, holm, spread, within
 from analysis.votes import Votes
 from trainables.config import TrialConfig
@@ -67,7 +68,7 @@ def read(plan: Plan, board: Board) -> Ladder:
             f"'{board.run.root}' was trained on other data ({found}) than the runs of the plan "
             f"({plan.fingerprint}): are the files that it was read from still the same?"
         )
-    trials = _trials(plan, board)
+    trials = trials_of(plan.arms, board)
     if not any(trials.values()):
         raise ValueError(f"no trial of '{board.run.root}' has ended well: there is nothing to tell")
     measure = board.goal.name
@@ -82,19 +83,6 @@ def read(plan: Plan, board: Board) -> Ladder:
     ceiling = board.meta["data"].get("ceiling") or {}
     majority = _majority(board, measure)
     return Ladder(plan, board, measure, measures, tuple(rows), majority, ceiling)
-
-
-def _trials(plan: Plan, board: Board) -> dict[str, dict[int, str]]:
-    """Role -> seed -> the completed trial of it that has predictions."""
-    groups = {TrialConfig.from_flat(arm.config).group_id: arm.role for arm in plan.arms}
-    out: dict[str, dict[int, str]] = {arm.role: {} for arm in plan.arms}
-    for record in board.records:
-        config = TrialConfig.from_flat(record.config)
-        role = groups.get(config.group_id)
-        is_whole = record.result is not None and record.result.status == "completed"
-        if role is not None and is_whole and record.id in board.votes.trials:
-            out[role][config.seed] = record.id
-    return out
 
 
 def _scores(board: Board, measures: Sequence[str]) -> Scores:

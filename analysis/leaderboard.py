@@ -55,8 +55,8 @@ def baseline(board: Board) -> tuple[str | None, str]:
 
 def majority(board: Board) -> dict[str, float] | None:
     """What always saying the commonest training class scores; None if its counts are unknown."""
-    counts = board.meta["data"].get("train_counts")
-    if not counts or len(counts) != len(board.class_names) or not len(board.votes.labels):
+    counts = board.train_counts
+    if not counts or not len(board.votes.labels):
         return None
     train = np.repeat(np.arange(len(counts)), counts)
     return metrics.majority_scores(train, board.votes.labels, len(counts), board.goal.name)
@@ -79,6 +79,11 @@ def frame(board: Board) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=_columns(board))
     table["rank"] = table["rank"].astype("Int64")
     return table
+
+
+def completed(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of configurations that ran to their end and have a score, best first."""
+    return table[(table["status"] == "completed") & table["rank"].notna()]
 
 
 def _standing(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -108,8 +113,7 @@ def _measured(
     row |= {"score low": found.low, "score high": found.high}
     reference = baseline(board)[0]
     if reference is not None and reference not in known:
-        theirs = next(g.repeats for g in groups(board) if reference in g.repeats)
-        base = [trial for trial in theirs if trial in measured]
+        base = [trial for trial in board.repeats(reference) if trial in measured]
         mine, rounds = np.array([measured[t]["score"] for t in base]), _sampled(board, base)
         if len(base) != len(known):  # else seed against seed
             mine, rounds = mine.mean(), rounds.mean(1, keepdims=True)

@@ -63,7 +63,7 @@ def of_boards(boards: Sequence[Board]) -> Runs:
         Known(
             {t: ms for k in known for t, ms in k.latency_ms.items()},
             {t: group for k in known for t, group in k.group.items()},
-            counts_of(first),
+            first.train_counts,
         ),
         origin_of(first, members),
         first.votes.calls(baseline(first)[0]) if first.votes.ids == kept.ids else None,
@@ -90,12 +90,6 @@ def check_alike(one: Board, other: Board) -> None:
                 f"runs '{one.run.root}' and '{other.run.root}' cannot share an ensemble: their "
                 f"{name} differ ({a or 'not recorded'}; {b or 'not recorded'})"
             )
-
-
-def counts_of(board: Board) -> tuple[int, ...]:
-    """Training images per class, where run.json has them."""
-    counts = tuple(int(n) for n in board.meta["data"].get("train_counts") or ())
-    return counts if len(counts) == len(board.class_names) else ()
 
 
 def known_of(records: Iterable[Record], label: str = "") -> Known:

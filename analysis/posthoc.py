@@ -90,8 +90,7 @@ def of_trial(board: Board, trial: str) -> tuple[After | None, str]:
     views, problem = read_views(board, trial)
     if views is None:
         return None, problem
-    counts = board.meta["data"].get("train_counts")
-    return after(trial, views, board.votes.labels, board.goal, counts), ""
+    return after(trial, views, board.votes.labels, board.goal, board.train_counts), ""
 
 
 def taken(found: After) -> Corrected:
@@ -148,8 +147,10 @@ def sentence(found: After) -> str:
         first = (
             f"After training, {what} raises the score {change}, on images that did not choose it"
         )
-    else:
+    elif best.gap.value > 0:
         first = f"After training nothing raises the score for sure; the best is {what}, {change}"
+    else:
+        first = "After training nothing raises the score"
     warm = named(found, "temperature").scores
     return (
         f"{first}. A temperature brings the log-loss from {before['nll']:.3f} to {warm['nll']:.3f} "

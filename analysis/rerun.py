@@ -6,8 +6,10 @@ A plan is a dataclass of theirs, here as data: its arms have a role and a config
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from analysis.board import Board, status
+from trainables.config import Flat, TrialConfig
 from trainables.store import write_json
 
 P = TypeVar("P")
@@ -15,6 +17,16 @@ NAME = "rerun"  # of the run that trains a plan, in the plan's folder
 PLAN, CONFIGS = "plan.json", "configs.json"
 WHERE = "after --, flags of search.run that say where it runs, such as -- --max-concurrent 2"
 LABELS = ("--aus", "--au-null", "--au-sides")  # flags that say what the data are, besides --data
+
+
+class Arm(Protocol):
+    """A configuration of a plan, without seed, and its name there."""
+
+    @property
+    def role(self) -> str: ...
+
+    @property
+    def config(self) -> Flat: ...
 
 
 def divide(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -52,3 +64,16 @@ def load(folder: Path, make: Callable[[dict[str, Any]], P]) -> P | None:
         return make(json.loads(path.read_text()))
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"'{path}' cannot be read as a plan: {error}") from error
+
+
+def trials_of(arms: Sequence[Arm], board: Board) -> dict[str, dict[int, str]]:
+    """Role -> seed -> the completed trial of it, with all its folds, that has predictions."""
+    roles = {TrialConfig.from_flat(arm.config).group_id: arm.role for arm in arms}
+    out: dict[str, dict[int, str]] = {arm.role: {} for arm in arms}
+    known = set(board.votes.trials)
+    for record in board.records:
+        config = TrialConfig.from_flat(record.config)
+        is_whole = status(record, board.meta) == "completed" and record.id in known
+        if is_whole and config.group_id in roles:
+            out[roles[config.group_id]][config.seed] = record.id
+    return out

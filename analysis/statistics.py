@@ -290,17 +290,3 @@ def influence(labels: Ints, predicted: Ints, goal: Goal) -> Floats:
     out = 2 * (gain - half[rows, labels] - half[rows, predicted])
     out /= np.maximum(keep.sum(1), 1)[:, None]
     return out
-
-
-def errors(
-    labels: Ints, predicted: Ints, goal: Goal, base: Ints | None = None
-) -> tuple[Floats, Floats]:
-    """The standard errors of each model's score (M,) and of its lead over the calls `base` (N,)."""
-    reference = 0.0 if base is None else influence(labels, base[None], goal)
-    own, lead = np.empty(len(predicted)), np.empty(len(predicted))
-    for start in range(0, len(predicted), MODELS_AT_ONCE):
-        rows = slice(start, start + MODELS_AT_ONCE)
-        each = influence(labels, predicted[rows], goal)
-        own[rows] = np.sqrt((each**2).sum(1))
-        lead[rows] = np.sqrt(((each - reference) ** 2).sum(1))
-    return own, lead

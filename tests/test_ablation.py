@@ -7,8 +7,9 @@ import pytest
 from fake_run import edit_json, make_run, small
 
 from analysis import ablation
-from analysis.ablation import goes_with, group_of, make_plan, techniques, without
+from analysis.ablation import make_plan
 from analysis.leaderboard import frame, read_board
+from analysis.techniques import OPTIMISER, goes_with, group_of, techniques, without
 from trainables.config import Part, TrialConfig
 from trainables.contradictions import check_config
 
@@ -104,7 +105,7 @@ def test_every_setting_of_a_trial_belongs_to_one_technique():
         assert goes_with(group_of(name), name)
     assert group_of("attention_stage") == "attention"
     assert group_of("au_weight") == "au_loss"
-    assert group_of("warmup_epochs") == ablation.OPTIMISER
+    assert group_of("warmup_epochs") == OPTIMISER
 
 
 @pytest.fixture

@@ -136,4 +136,4 @@ def test_other_data_than_that_of_the_run_is_not_shown(run: RunStore, tmp_path: P
     copy = RunStore.open(tmp_path / "run")
     meta = copy.meta()
     copy.update_meta(data={**meta["data"], "fingerprint": "beef"})
-    assert "not what the run was made on" in pictures.pictures(find(read_board(copy))).missing
+    assert "these are other images" in pictures.pictures(find(read_board(copy))).missing

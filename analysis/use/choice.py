@@ -15,7 +15,6 @@ from analysis.contenders import CORRECTED
 from analysis.corrections import correct, log_prior
 from analysis.findings import Findings, find
 from analysis.groups import read_folds
-from analysis.pool import counts_of
 from analysis.use import scores
 from analysis.use.card import Score, looked
 from trainables.store import RunStore
@@ -105,8 +104,8 @@ def corrected(findings: Findings, trial: str) -> Choice:
     found, problem = posthoc.of_trial(board, trial)
     if found is None:
         raise ValueError(f"trial {trial} cannot be corrected after training: {problem}")
-    row, counts = posthoc.taken(found), counts_of(board)
-    prior = log_prior(counts) if counts else None
+    row = posthoc.taken(found)
+    prior = log_prior(board.train_counts) if board.train_counts else None
     tau = row.chosen.get("tau", 0.0)
     recipe = replace(
         plain.recipe,

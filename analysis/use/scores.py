@@ -8,7 +8,7 @@ import numpy as np
 from analysis import posthoc, statistics
 from analysis.corrections import After, Corrected
 from analysis.findings import Findings
-from analysis.leaderboard import groups, mean_au_f1
+from analysis.leaderboard import mean_au_f1
 from analysis.statistics import Estimate
 from analysis.use.card import Score
 from trainables import metrics
@@ -89,7 +89,7 @@ def of_correction(row: Corrected, found: After) -> Iterator[Score]:
 def notes(findings: Findings, trial: str) -> list[str]:
     """What to know of these scores."""
     board = findings.board
-    own = next((g.repeats for g in groups(board) if trial in g.repeats), ())
+    own = board.repeats(trial)
     out = list(findings.notes)
     if len(own) > 1:
         out.append(f"one of {len(own)} seeds of its configuration, which was chosen by their mean")
