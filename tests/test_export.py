@@ -221,6 +221,36 @@ def test_a_network_without_aus_has_one_output_and_is_still_built_for_the_vocabul
     assert about["au_vocabulary"] == run.meta()["data"]["au_names"]
 
 
+@pytest.mark.parametrize("words", [[], ["--corrected"]])
+def test_a_run_of_folds_is_exported_as_the_mean_of_its_folds(folded, faces, tmp_path, words):
+    out = tmp_path / "out"
+    assert export.main([str(folded.root), "--out", str(out), *words]) == 0
+    said = [folded.trial(trial).predictions("test") for trial in ids(folded)]
+    mean = np.mean([part.probs for part in said], 0)
+    bundle = cache.load(faces)
+    assert said[0].ids == bundle.test.ids
+    probs, _ = load(out).probabilities(np.array(bundle.test.images))
+    if not words:
+        np.testing.assert_allclose(probs, mean, atol=1e-3)
+    else:
+        found, _ = posthoc.of_trial(read_board(folded), ids(folded)[0])
+        row = posthoc.taken(found)
+        assert row.name == "temperature"
+        np.testing.assert_allclose(probs, tempered(mean, row.chosen["temperature"]), atol=2e-3)
+    assert len(list(out.glob("*.safetensors"))) == 2
+
+
+@pytest.fixture(scope="module")
+def folded(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> RunStore:
+    """A configuration with both of its folds."""
+    store = RunStore.create(tmp_path_factory.mktemp("folds") / "run", meta_of(faces))
+    for fold in (0, 1):
+        flat = {**PLAIN, "folds": 2, "fold": fold}
+        trial = store.create_trial(TrialConfig.from_flat(flat), fold, "baseline")
+        list(run_trial(store.trial(trial, store.hand_out(trial)), faces))
+    return store
+
+
 def test_a_trial_with_folds_stands_for_all_of_them(tmp_path) -> None:
     store = RunStore.create(tmp_path / "run", {})
     flats = [{**PLAIN, "folds": 2, "fold": fold} for fold in (0, 1)]
