@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from analysis import leaderboard as lb
 from analysis import statistics
-from analysis.ablation import Arm, Plan
+from analysis.ablation import AS_LONG, Arm, Plan
 from analysis.leaderboard import Board
 from analysis.rerun import trials_of
 from analysis.seeds import Spread, holm, spread, within
@@ -23,6 +23,7 @@ from trainables.metrics import MIN_SUPPORT, Floats
 ROUNDS = 1000
 MEASURES = ("macro_f1", "uar", "accuracy", "au_f1")
 NAMES = {**lb.NAMES, "au_f1": "AU-F1"}
+OVER_CONTROL = "winner over control"  # the name of that gap among the rows' own
 Scores = dict[str, tuple[Floats, Floats]]  # measure -> (M,) on all images, (B, M) in each round
 
 
@@ -51,6 +52,9 @@ class Ladder:
     rows: tuple[Row, ...]
     majority: Mapping[str, float]
     ceiling: Mapping[str, float]
+    # The winner against the control, whose techniques and training length are told apart by it.
+    over_control: Spread | None = None
+    over_control_p: float = float("nan")  # corrected with all other gaps
 
     def row(self, role: str) -> Row | None:
         return next((row for row in self.rows if row.arm.role == role), None)
@@ -78,11 +82,14 @@ def read(plan: Plan, board: Board) -> Ladder:
     at = {role: {seed: place[t] for seed, t in own.items()} for role, own in trials.items()}
     rows = [_row(arm, at, scores, plan, board) for arm in plan.arms if at[arm.role]]
     rows = [replace(row, cost=_cost(trials[row.arm.role], trials, board)) for row in rows]
-    corrected = holm({row.arm.role: row.gap.p for row in rows if row.gap is not None})
+    over = _gap(plan.winner, AS_LONG, at, scores[measure])
+    gaps = {row.arm.role: row.gap for row in rows} | {OVER_CONTROL: over}
+    corrected = holm({name: gap.p for name, gap in gaps.items() if gap is not None})
     rows = [replace(row, p=corrected.get(row.arm.role, float("nan"))) for row in rows]
     ceiling = board.meta["data"].get("ceiling") or {}
     majority = _majority(board, measure)
-    return Ladder(plan, board, measure, measures, tuple(rows), majority, ceiling)
+    p = corrected.get(OVER_CONTROL, float("nan"))
+    return Ladder(plan, board, measure, measures, tuple(rows), majority, ceiling, over, p)
 
 
 def _scores(board: Board, measures: Sequence[str]) -> Scores:
@@ -132,13 +139,20 @@ def _row(
         if not np.isnan(values[models]).any()
     }
     against = {"baseline": "", "without": plan.winner}.get(arm.kind, "baseline")
-    shared = [seed for seed in seeds if against and seed in at[against]]
-    gap = None
-    if shared:
-        values, rounds = scores[board.goal.name]
-        mine, theirs = ([at[role][seed] for seed in shared] for role in (arm.role, against))
-        gap = spread(values[mine] - values[theirs], rounds[:, mine] - rounds[:, theirs])
+    gap = _gap(arm.role, against, at, scores[board.goal.name])
     return Row(arm, seeds, measures, gap, against, failures=_failures(arm, plan, board))
+
+
+def _gap(
+    role: str, against: str, at: Mapping[str, Mapping[int, int]], scores: tuple[Floats, Floats]
+) -> Spread | None:
+    """Difference of two arms under the seeds that both have; None where they share none."""
+    shared = [seed for seed in sorted(at.get(role, {})) if seed in at.get(against, {})]
+    if not shared:
+        return None
+    values, rounds = scores
+    mine, theirs = ([at[name][seed] for seed in shared] for name in (role, against))
+    return spread(values[mine] - values[theirs], rounds[:, mine] - rounds[:, theirs])
 
 
 def _failures(arm: Arm, plan: Plan, board: Board) -> tuple[str, ...]:

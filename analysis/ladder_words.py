@@ -6,7 +6,7 @@ import numpy as np
 
 from analysis.ablation import AS_LONG, DEARER
 from analysis.ladder import NAMES, Ladder, Row
-from analysis.seeds import detectable
+from analysis.seeds import Spread, detectable
 from analysis.statistics import signed
 
 SURE = 0.05  # a corrected p-value below it is told as a difference
@@ -50,6 +50,7 @@ def _verdicts(ladder: Ladder) -> Iterator[str]:
     for row in ladder.compared:
         if row.arm.kind in ("control", "rung"):
             yield f"{_capital(row.arm.role)} {_against_baseline(row)}: {gap_text(row)}."
+    yield from _over_control(ladder)
     parts: dict[str, list[Row]] = {"helped": [], "did not help": [], "did harm": []}
     for row in ladder.compared:
         if row.arm.kind == "without" and row.gap is not None:
@@ -73,6 +74,21 @@ def _verdicts(ladder: Ladder) -> Iterator[str]:
             yield f"{told[verdict]}: nothing."
 
 
+def _over_control(ladder: Ladder) -> Iterator[str]:
+    """Whether the winner is more than longer training."""
+    gap, p = ladder.over_control, ladder.over_control_p
+    if gap is None:
+        return
+    verdict = (
+        "is not better than the baseline trained as long, as far as this can tell"
+        if p >= SURE
+        else "is better than the baseline trained as long, so its lead is not its length alone"
+        if gap.value > 0
+        else "is worse than the baseline trained as long"
+    )
+    yield f"The winner ({ladder.plan.winner}) {verdict}: {_gap_text(gap, p)}."
+
+
 def _against_baseline(row: Row) -> str:
     assert row.gap is not None
     if row.p >= SURE:
@@ -83,13 +99,18 @@ def _against_baseline(row: Row) -> str:
 def gap_text(row: Row) -> str:
     """A difference with its interval and corrected p-value."""
     assert row.gap is not None
-    p = "" if np.isnan(row.p) else f", p {row.p:.3f}" if row.p >= 0.001 else ", p < 0.001"
-    return f"{signed(row.gap)}{p}"
+    return _gap_text(row.gap, row.p)
+
+
+def _gap_text(gap: Spread, p: float) -> str:
+    told = "" if np.isnan(p) else f", p {p:.3f}" if p >= 0.001 else ", p < 0.001"
+    return f"{signed(gap)}{told}"
 
 
 def _limits(ladder: Ladder) -> Iterator[str]:
     """The least difference that could be seen, and how far there is to go."""
-    gaps = [row.gap for row in ladder.compared if row.gap is not None and row.gap.error > 0]
+    compared = [row.gap for row in ladder.compared]
+    gaps = [gap for gap in (*compared, ladder.over_control) if gap is not None and gap.error > 0]
     if gaps:
         gap = sorted(gaps, key=lambda g: g.error)[len(gaps) // 2]
         yield (

@@ -14,7 +14,7 @@ from fake_run import FakeData, edit_json, make_meta, make_run, predictions, smal
 from page import Page
 
 from analysis import ablate, ablation, ladder, ladder_page, ladder_words
-from analysis.ablation import AS_LONG, Plan, make_plan
+from analysis.ablation import AS_LONG, Arm, Plan, make_plan
 from analysis.ladder import Ladder
 from analysis.leaderboard import mean_au_f1, read_board
 from analysis.seeds import holm
@@ -117,6 +117,33 @@ def test_p_values_are_holms_over_all_differences(found: Ladder) -> None:
     corrected = holm(raw)
     assert len(raw) == len(found.plan.arms) - 1
     assert all(row.p == corrected[row.arm.role] for row in found.rows if row.gap is not None)
+
+
+@pytest.mark.parametrize(
+    ("skill", "verdict"),
+    [
+        (2.5, "is not better than the baseline trained as long, as far as this can tell"),
+        (0.8, "is better than the baseline trained as long, so its lead is not its length alone"),
+        (4.0, "is worse than the baseline trained as long"),
+    ],
+)
+def test_the_winner_is_held_against_the_baseline_trained_as_long(
+    tmp_path: Path, found: Ladder, monkeypatch, skill: float, verdict: str
+) -> None:
+    monkeypatch.setitem(SKILL, AS_LONG, skill)
+    base = found.plan.arms[0]
+    longer = {"synthetic": "repeated", "synthetic.balance": 0.0, "synthetic.ratio": 2.0}
+    control = Arm(AS_LONG, "control", {**base.config, **longer}, base.source)
+    plan = replace(found.plan, arms=(*found.plan.arms, control))
+    held = ladder.read(plan, read_board(rerun(tmp_path / "rerun", plan)))
+    mine, theirs = (scores_by_hand(held, role)["macro_f1"] for role in (plan.winner, AS_LONG))
+    assert held.over_control is not None
+    assert held.over_control.value == pytest.approx((mine - theirs).mean(), abs=1e-6)
+    raw = {row.arm.role: row.gap.p for row in held.rows if row.gap is not None}
+    corrected = holm({**raw, "": held.over_control.p})
+    assert held.over_control_p == corrected[""]
+    assert all(row.p == corrected[row.arm.role] for row in held.rows if row.gap is not None)
+    assert f"The winner ({plan.winner}) {verdict}: " in " ".join(ladder_words.words(held))
 
 
 def test_the_sentences_say_what_helped_and_as_plainly_what_did_not(found: Ladder) -> None:
