@@ -23,7 +23,7 @@ from analysis.plots import (
 def rungs(findings: Findings) -> go.Figure | None:
     """The scores at each rung of those that went on and of those that ended there."""
     marks = [int(rung) for rung in findings.board.meta.get("rungs") or ()]
-    figure, names = go.Figure(), list[str]()
+    figure, names = go.Figure(), dict[str, str]()
     found: dict[str, list[tuple[str, float]]] = {"ended here": [], "went on": []}
     for rung in marks:
         here = [
@@ -32,10 +32,11 @@ def rungs(findings: Findings) -> go.Figure | None:
             for row in record.history
             if row["epoch"] == rung and row.get("score") is not None
         ]
-        name = f"epoch {rung}:<br>{sum(on for _, on in here)} of {len(here)} went on"
         for score, is_on in here:
-            found["went on" if is_on else "ended here"].append((name, score))
-        names += [name] if here else []
+            found["went on" if is_on else "ended here"].append((str(rung), score))
+        if here:
+            gone = sum(on for _, on in here)
+            names[str(rung)] = f"epoch {rung}:<br>{gone} of {len(here)} went on"
     if not names:
         return None
     few = sum(map(len, found.values())) <= MOST_CURVES
@@ -47,7 +48,8 @@ def rungs(findings: Findings) -> go.Figure | None:
             fillcolor="rgba(0,114,178,0.12)" if color == BLUE else "rgba(0,0,0,0)",
         )  # fmt: skip
     figure.update_layout(boxmode="group")
-    figure.update_xaxes(type="category", categoryorder="array", categoryarray=names)
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=list(names))
+    figure.update_xaxes(tickvals=list(names), ticktext=list(names.values()))
     return styled(figure, "Rungs", "", "score at the rung", 400)
 
 

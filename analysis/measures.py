@@ -26,9 +26,11 @@ def of_classes(labels: Ints, predicted: Ints, goal: Goal) -> dict[str, Floats]:
 
 def calibration(votes: Votes) -> tuple[Floats, Floats]:
     """Log-loss and calibration error of each model (M,)."""
+    calls = votes.predicted
     likely = np.take_along_axis(votes.probs, votes.labels[None, :, None], 2)[:, :, 0]
     nll = -np.log(np.maximum(likely.astype(np.float64), 1e-7)).mean(1)
-    return nll, calibration_errors(votes.probs.max(2), votes.predicted == votes.labels)
+    sure = np.take_along_axis(votes.probs, calls[:, :, None], 2)[:, :, 0]  # max(2) is ten times it
+    return nll, calibration_errors(sure, calls == votes.labels)
 
 
 def calibration_errors(confidence: Floats, hit: NDArray[np.bool_], bins: int = BINS) -> Floats:
@@ -52,12 +54,14 @@ def recalls(labels: Ints, predicted: Ints, classes: int) -> Floats:
 
 def of_units(votes: Votes) -> Floats:
     """F1 per action unit (M, A); NaN for a model without a head for them, or an AU never shown."""
-    shown, known = votes.aus == 1, votes.aus >= 0
-    probs = votes.au_probs
-    said = probs >= 0.5
-    hits = (said & shown).sum(1)
-    wrong = (known & (said != shown)).sum(1)
-    f1: Floats = np.where(shown.any(0), 2 * hits / np.maximum(2 * hits + wrong, 1), np.nan)
+    probs, positives = votes.au_probs, (votes.aus == 1).sum(0)
+    said = (probs >= 0.5).astype(np.float32)
+    hits, false = (
+        np.einsum("mna,na->ma", said, (votes.aus == value).astype(np.float32)) for value in (1, 0)
+    )
+    f1: Floats = np.where(
+        positives > 0, 2.0 * hits / np.maximum(hits + false + positives, 1), np.nan
+    )
     f1[np.isnan(probs).any((1, 2))] = np.nan
     return f1
 
