@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import intervals, measures
+from analysis import intervals, measures, statistics
 from analysis.board import GOALS, NAMES, Board, read_board, status, varying
 from analysis.groups import Group, ended_folds
 from analysis.seeds import spread, within
@@ -180,9 +180,9 @@ def measure(board: Board) -> dict[str, dict[str, float]]:
     partial = {trial: dict(found) for trial, found in votes.partial.items()}
     if not votes.trials:
         return partial
-    recalls = measures.recalls(votes.labels, votes.predicted, len(board.class_names))
-    units = votes.unit_f1
-    columns = measures.of_classes(votes.labels, votes.predicted, board.goal)
+    counts = statistics.tally(votes.labels, votes.predicted, len(board.class_names))
+    recalls, units = measures.recalls(counts), votes.unit_f1
+    columns = measures.of_classes(counts, board.goal)
     columns |= {"nll": votes.nll, "ece": votes.ece}
     columns |= {recall_column(board, k): recalls[:, k] for k in range(len(board.class_names))}
     columns |= {au_column(board, a): units[:, a] for a in range(len(board.au_names))}

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import statistics
-from analysis.statistics import Goal
+from analysis.statistics import Goal, Tally
 from analysis.votes import Votes
 from trainables import metrics
 from trainables.metrics import MIN_SUPPORT, Floats, Ints
@@ -17,9 +16,8 @@ from trainables.metrics import MIN_SUPPORT, Floats, Ints
 BINS = 15  # of the calibration error, as in metrics.py
 
 
-def of_classes(labels: Ints, predicted: Ints, goal: Goal) -> dict[str, Floats]:
+def of_classes(counts: Tally, goal: Goal) -> dict[str, Floats]:
     """Each of metrics.decisions for every model (M,), and the score: the goal's."""
-    counts = statistics.tally(labels, predicted, goal.classes)
     found = {name: Goal(name, goal.keep).scores(counts) for name in metrics.OBJECTIVES}
     return {"score": found[goal.name], **found}
 
@@ -44,9 +42,8 @@ def calibration_errors(confidence: Floats, hit: NDArray[np.bool_], bins: int = B
     return found
 
 
-def recalls(labels: Ints, predicted: Ints, classes: int) -> Floats:
+def recalls(counts: Tally) -> Floats:
     """Recall per class (M, K); NaN for a class without images."""
-    counts = statistics.tally(labels, predicted, classes)
     support: NDArray[np.int64] = np.asarray(counts.support)
     found: Floats = np.where(support > 0, counts.hits / np.maximum(support, 1), np.nan)
     return found

@@ -45,6 +45,8 @@ class Votes:
     def pick(self, trials: Iterable[str]) -> "Votes":
         """The votes of some of the trials."""
         wanted = set(trials)
+        if wanted.issuperset(self.trials):  # nothing to copy
+            return replace(self, problems={})
         rows = [row for row, trial in enumerate(self.trials) if trial in wanted]
         return replace(
             self,

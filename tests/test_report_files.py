@@ -12,6 +12,7 @@ from page import Page
 from analysis import boardtable, costs, findings, intervals, measures, report
 from analysis.decisions import read_decisions
 from analysis.leaderboard import read_board
+from analysis.statistics import tally
 from trainables import metrics
 from trainables.store import Predictions, RunStore
 
@@ -87,7 +88,8 @@ def test_all_models_at_once_score_as_one_by_one(run: RunStore) -> None:
     every = read_decisions(run, board.records, len(board.class_names), {}, None, "macro_f1")
     votes, units = every.full, every.unit_f1
     assert len(votes.trials) > len(board.votes.full.trials)
-    columns = measures.of_classes(votes.labels, votes.predicted, board.goal)
+    counts = tally(votes.labels, votes.predicted, len(board.class_names))
+    columns = measures.of_classes(counts, board.goal)
     columns |= {"nll": every.nll, "ece": every.ece}
     for m, probs in enumerate(votes.probs):
         for name, value in metrics.scores(votes.labels, probs).items():
@@ -102,7 +104,7 @@ def test_beyond_the_best_intervals_are_close_to_the_bootstraps(
 ) -> None:
     board = read_board(run)
     said = board.votes.labels, board.votes.predicted, board.goal
-    scores = measures.of_classes(*said)["score"]
+    scores = board.goal.scores(tally(*said[:2], len(board.class_names)))
     exact = intervals.of_scores(*said, scores, 0)
     monkeypatch.setattr(intervals, "BOOTSTRAPPED", 2)
     quick = intervals.of_scores(*said, scores, 0)
