@@ -183,8 +183,8 @@ def after(trial: str, views: Views, labels: Ints, goal: Goal, counts: Sequence[i
         scores = _scores(found, labels, goal)
         gap = None
         if before is not None:
-            low, high = statistics.interval(sampled - before)
-            gap = Estimate(scores["score"] - rows[0].scores["score"], float(low), float(high))
+            gain = scores["score"] - rows[0].scores["score"]
+            gap = statistics.estimated(gain, sampled - before)
         before = sampled if before is None else before
         rows.append(Corrected(name, chosen, scores, gap))
     return After(trial, tuple(rows), _curve(views, labels, goal, prior))

@@ -148,8 +148,7 @@ def _estimate(values: Floats, rounds: Floats | None) -> Estimate:
     if len(values) > 1:
         found = spread(values, rounds)
         return Estimate(value, found.low, found.high)
-    low, high = statistics.interval(rounds[:, 0])
-    return Estimate(value, float(low), float(high))
+    return statistics.estimated(value, rounds[:, 0])
 
 
 def _write_down(root: Path, found: Look, command: Sequence[str]) -> None:

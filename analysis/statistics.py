@@ -167,6 +167,12 @@ def interval(samples: Floats, level: float = LEVEL) -> tuple[Floats, Floats]:
     return low, high
 
 
+def estimated(value: float, samples: Floats) -> Estimate:
+    """The value with the percentile interval of its samples (B,)."""
+    low, high = interval(samples)
+    return Estimate(value, float(low), float(high))
+
+
 def bootstrap(labels: Ints, predicted: Ints, goal: Goal, weights: Floats) -> dict[str, Floats]:
     """Score, accuracy and UAR of every model in every round, each (B, M)."""
     counts = weighted_tally(labels, predicted, goal.classes, weights)

@@ -30,12 +30,13 @@ def of_trial(findings: Findings, trial: str) -> list[Score]:
     rounds = statistics.bootstrap(votes.labels, votes.predicted[[k]], goal, weights)
     out = []
     for name in ("score", "accuracy", "uar", "macro_f1_all", "nll", "ece"):
-        low, high = NAN, NAN
+        value = float(measured[name])
+        found = Estimate(value, NAN, NAN)
         if name in rounds:
-            low, high = (float(end[0]) for end in statistics.interval(rounds[name]))
+            found = statistics.estimated(value, rounds[name][:, 0])
         note = CHOSE if name == "score" and len(findings.board.votes.trials) > 1 else ""
         label = f"score ({goal.name})" if name == "score" else name
-        out.append(Score(label, Estimate(float(measured[name]), low, high), note))
+        out.append(Score(label, found, note))
     if trial == findings.best:
         out[1:1] = _corrected(findings)
     return [*out, *_recalls(findings, k), *_units(findings, k)]
