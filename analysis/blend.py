@@ -4,9 +4,7 @@ probs (m, n, K) of the members, best first; labels (n,).
 """
 
 import numpy as np
-from cmaes import CMA
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from analysis import statistics
 from analysis.library import TINY
@@ -30,6 +28,8 @@ def evolved(
     Purucker and Beel 2023 (2307.00286) over-fit with thousands of steps; here 160 evaluations from
     the uniform start are all there is. Images that all members call alike are counted once.
     """
+    from cmaes import CMA  # with all of scipy.stats
+
     members, _, classes = probs.shape
     calls = probs.argmax(2)
     open_ = (calls != calls[0]).any(0)  # no convex combination changes the call of the others
@@ -68,6 +68,8 @@ def stacked(probs: NDArray[np.float32], labels: Ints) -> Weights:
     images leave an average. All images weigh the same: with rare classes made heavier it lost 1 to
     12 points of macro-F1 in simulation.
     """
+    from scipy.optimize import minimize
+
     members, images, classes = probs.shape
     x = features(probs)
     start = np.concatenate(

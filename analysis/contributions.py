@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from analysis.importance import NOT_A_CHOICE, Target, is_number, numbers, texts
 from analysis.statistics import Estimate
@@ -108,8 +109,6 @@ def regressed(columns: Floats, scores: Floats) -> dict[int, Estimate]:
 
     Column -> its coefficient, for those that the others do not determine. {} where trials are few.
     """
-    from scipy.stats import t
-
     trials, width = columns.shape
     if trials < width + SPARE:
         return {}
@@ -120,7 +119,7 @@ def regressed(columns: Floats, scores: Floats) -> dict[int, Estimate]:
     errors = np.sqrt(((inverse * residual) ** 2).sum(1))
     lost = np.abs(np.eye(width) - inverse @ columns).max(1)
     rank = round(float(leverage.sum()))
-    wide = float(t.ppf(0.975, trials - rank))
+    wide = float(stdtrit(trials - rank, 0.975))
     return {
         p: Estimate(float(beta[p]), float(beta[p] - wide * e), float(beta[p] + wide * e))
         for p, e in enumerate(errors)
@@ -130,13 +129,11 @@ def regressed(columns: Floats, scores: Floats) -> dict[int, Estimate]:
 
 def welch(mine: Floats, rest: Floats) -> Estimate:
     """The difference of two means with Welch's 95 % interval."""
-    from scipy.stats import t
-
     parts = np.array([x.var(ddof=1) / len(x) for x in (mine, rest)])
     sizes = np.array([len(mine), len(rest)])
     gap, error = float(mine.mean() - rest.mean()), float(np.sqrt(parts.sum()))
     if error == 0:
         return Estimate(gap, gap, gap)
     freedom = parts.sum() ** 2 / (parts**2 / (sizes - 1)).sum()
-    half = float(t.ppf(0.975, freedom)) * error
+    half = float(stdtrit(freedom, 0.975)) * error
     return Estimate(gap, gap - half, gap + half)

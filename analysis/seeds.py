@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri, stdtr, stdtrit  # scipy.stats takes half a second to import
 
 from trainables.metrics import Floats
 
@@ -41,7 +41,7 @@ class Spread:
             return float("nan")
         if self.error == 0:
             return float(self.value == 0)
-        return float(2 * stats.t.sf(abs(self.value) / self.error, self.freedom))
+        return float(2 * stdtr(self.freedom, -abs(self.value) / self.error))
 
 
 def spread(values: Floats, rounds: Floats, level: float = LEVEL) -> Spread:
@@ -52,7 +52,7 @@ def spread(values: Floats, rounds: Floats, level: float = LEVEL) -> Spread:
     seeds, mean = len(values), float(values.mean())
     of_mean = float(rounds.mean(1).var(ddof=1))
     if seeds == 1:
-        half = float(stats.norm.ppf((1 + level) / 2)) * of_mean**0.5
+        half = float(ndtri((1 + level) / 2)) * of_mean**0.5
         nan = float("nan")
         return Spread(mean, nan, mean - half, mean + half, nan, nan, 1)
     variance = float(values.var(ddof=1))
@@ -60,7 +60,7 @@ def spread(values: Floats, rounds: Floats, level: float = LEVEL) -> Spread:
     shared = max(0.0, float(rounds.var(0, ddof=1).mean()) - of_mean) / (seeds - 1)
     total = of_seeds + max(0.0, of_mean - shared)
     freedom = float("inf") if of_seeds == 0 else (seeds - 1) * (total / of_seeds) ** 2
-    half = float(stats.t.ppf((1 + level) / 2, freedom)) * total**0.5
+    half = float(stdtrit(freedom, (1 + level) / 2)) * total**0.5
     return Spread(mean, variance**0.5, mean - half, mean + half, total**0.5, freedom, seeds)
 
 
@@ -85,5 +85,5 @@ def detectable(found: Spread, comparisons: int = 1) -> float:
     With several comparisons at Holm's strictest step.
     """
     alpha = (1 - LEVEL) / comparisons
-    points = stats.t.ppf([1 - alpha / 2, POWER], found.freedom)
+    points = stdtrit(found.freedom, [1 - alpha / 2, POWER])
     return float(points.sum() * found.error)

@@ -6,6 +6,8 @@ import sys
 import pytest
 
 OURS = ["spaces", "trainables", "search", "analysis"]
+LONG = {"scipy.stats", "cmaes", "plotly", "sklearn", "skimage"}  # up to a second each
+LIGHT = ["analysis.report", "analysis.ablate", "search.mfgp", "trainables.features.plugins"]
 HEAVY = ["torch", "timm", "ray", "optuna", "plotly", "sklearn"]
 FORBIDDEN = {
     "spaces.sprint2": ["trainables", "search", "analysis", "numpy", *HEAVY],
@@ -50,6 +52,13 @@ def loaded_by(module: str) -> set[str]:
 @pytest.mark.parametrize("module", FORBIDDEN)
 def test_module_stays_in_its_lane(module: str) -> None:
     assert not loaded_by(module) & set(FORBIDDEN[module])
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_what_takes_long_to_import_is_imported_where_it_is_needed(module: str) -> None:
+    code = f"import sys, {module}; print(*{LONG} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not done.stdout.split()
 
 
 def test_the_rule_can_fail() -> None:

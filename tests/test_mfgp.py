@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 from toy import EPOCHS, SPACE, quality, start
 
 from search.encoding import Encoder
-from search.mfgp import Known
+from search.mfgp import Known, ranks_of
 from search.problems import PROBLEMS
 from search.samplers import SAMPLERS
 from search.simulate import run
@@ -22,6 +23,11 @@ def test_a_point_is_its_configuration_and_back(name):
     points = np.vstack([points, encoder.mutate(points, np.random.default_rng(1))])
     again = np.array([encoder.point(encoder.flat(row)) for row in points])
     np.testing.assert_allclose(again, points, atol=1e-9)
+
+
+@pytest.mark.parametrize("scores", [[0.5], [0.2, 0.1, 0.2, 0.2], [-math.inf, 3, -math.inf, 0]])
+def test_ranks_are_those_of_scipy(scores):
+    assert ranks_of(scores).tolist() == rankdata(scores).tolist()
 
 
 def test_the_gradient_of_the_fit_is_that_of_its_loss():

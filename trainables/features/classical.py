@@ -11,8 +11,6 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
-from skimage.feature import hog as skimage_hog
-from skimage.feature import local_binary_pattern
 
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]
@@ -23,6 +21,8 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 def lbp(images: U8, radius: int = 1, grid: int = 7) -> F32:
     """Shares of the 59 uniform local binary patterns in each cell (Ahonen et al. 2006): G·G·59."""
+    from skimage.feature import local_binary_pattern  # so that a search without it starts sooner
+
     cells = _cells(images.shape[-1], grid)
 
     def codes(image: U8) -> F32:
@@ -36,6 +36,8 @@ def lbp(images: U8, radius: int = 1, grid: int = 7) -> F32:
 
 def hog(images: U8, orientations: int = 8, cell: int = 8) -> F32:
     """Histograms of oriented gradients, blocks of 2 x 2 cells, L2-Hys (Dalal & Triggs 2005)."""
+    from skimage.feature import hog as skimage_hog
+
     if images.shape[-1] < 2 * cell:
         raise ValueError(
             f"hog: a block of 2 x 2 cells of {cell} px does not fit into images of "

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from skimage.registration import optical_flow_ilk, optical_flow_tvl1
 
 from trainables.data.bundle import DataBundle, Split
 from trainables.data.listing import several
@@ -31,11 +30,15 @@ def farneback(first: F32, last: F32) -> F32:
 
 def ilk(first: F32, last: F32) -> F32:
     """Iterative Lucas-Kanade (Le Besnerais & Champagnat 2005)."""
+    from skimage.registration import optical_flow_ilk  # so that a search without it starts sooner
+
     return np.asarray(optical_flow_ilk(first, last, radius=5)[::-1], np.float32)
 
 
 def tvl1(first: F32, last: F32) -> F32:
     """TV-L1 (Zach et al. 2007), as scikit-image has it: keeps edges of motion, and is slow."""
+    from skimage.registration import optical_flow_tvl1
+
     return np.asarray(optical_flow_tvl1(first, last)[::-1], np.float32)
 
 

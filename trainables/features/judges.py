@@ -10,11 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -114,6 +109,12 @@ def probe_auc(real: Floats, fake: Floats, seed: int = 0) -> float:
     Where only some classes have synthetic samples, what the probe sees is a short cut to the
     label. NaN with fewer than five samples of either kind.
     """
+    from sklearn.linear_model import LogisticRegression  # slow to import, seldom needed
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     real, fake = _pair(real, fake)
     if min(len(real), len(fake)) < _FOLDS:
         return float("nan")
