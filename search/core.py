@@ -5,85 +5,15 @@ resuming after a crash is making one. A front (inline, driver) calls `next`, `on
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from math import isfinite, nan
-from pathlib import Path
-from typing import Any, Protocol
 
-from search.folds import FoldLadder, pooled_score
+from search.folds import FoldLadder, is_further, pooled_score
+from search.outcome import judged, outcome, score
+from search.protocols import Handout, Proposer, Pruner
 from search.pruners import Verdict, best_so_far
 from trainables.config import Flat, TrialConfig, pacing_horizon
-from trainables.store import Fenced, Row, RunStore, Status, TrialResult, TrialStore
-
-RunTrial = Callable[[TrialStore, Path], Iterator[Row]]  # (the trial's folder, the data) -> its rows
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A configuration to try, and why: baseline, default or proposed."""
-
-    role: str
-    config: TrialConfig
-
-
-@dataclass(frozen=True)
-class Handout:
-    """A trial given to a worker; a worker of an earlier attempt is fenced off."""
-
-    id: str
-    attempt: int
-
-
-class Proposer(Protocol):
-    """Where configurations come from."""
-
-    def ask(self) -> Proposal | None:
-        """A configuration never given before, or None when there is none left."""
-
-    def prefer(self, paused: Mapping[str, int]) -> str | None:
-        """The trial waiting at its epoch that deserves more than any new configuration, if one."""
-
-    def reopen(self, config: Flat) -> None:
-        """Take back a configuration of the record, as if it had just been asked for."""
-
-    def observe(self, trial: str, epoch: int, score: float) -> None:
-        """A score of a trial that was asked for or reopened, as it arrives."""
-
-    def tell(self, trial: str, history: Sequence[Row], status: Status) -> None:
-        """How a trial went that was asked for or reopened."""
-
-
-class Pruner(Protocol):
-    """Who goes on; `pruners.Pruner` is one. Scores are the best so far of a trial."""
-
-    max_epochs: int
-    milestones: tuple[int, ...]
-    is_led: bool  # who goes on is asked of the proposer, as long as new configurations may come
-    rungs: dict[int, dict[str, float]]  # milestone -> trial -> score
-    protected: set[str]
-
-    def protect(self, trial: str) -> None: ...
-
-    def spare(self, trial: str, until: int) -> None: ...
-
-    def record(self, trial: str, epoch: int, score: float) -> None: ...
-
-    def decide(self, trial: str, epoch: int, score: float) -> Verdict: ...
-
-    def promote(self, paused: Mapping[str, int], is_last: bool = False) -> str | None: ...
-
-    def let_go(self, trial: str, rung: int) -> None: ...
-
-
-class Observer(Protocol):
-    """Someone who watches a search; it is told when to look, not what happened."""
-
-    def start(self) -> None: ...
-
-    def update(self) -> None: ...
-
-    def stop(self) -> None: ...
+from trainables.store import Fenced, Row, RunStore, Status, TrialResult
 
 
 class Search:
@@ -103,7 +33,7 @@ class Search:
     ) -> None:
         self.store, self.proposer, self.pruner = store, proposer, pruner
         self.budget, self.max_losses = budget, max_losses
-        self.ladder = FoldLadder(folds, self._pooled) if folds > 1 else None
+        self.ladder = FoldLadder(folds, self.pooled) if folds > 1 else None
         self.is_settled = folds == 1  # no further fold will come
         self.limit: Callable[[], str] = str
         self.spent = ""  # what the limit said
@@ -143,7 +73,7 @@ class Search:
 
     def _know(self, trial: str, config: Flat, role: str) -> None:
         self.rows[trial], self.configs[trial], self.roles[trial] = {}, config, role
-        if role == "baseline":
+        if role == "baseline" or is_further(config):
             self.pruner.protect(trial)  # what all else is compared with has the full budget
         settings = TrialConfig.from_flat(config)
         self.pruner.spare(trial, pacing_horizon(settings))
@@ -155,7 +85,7 @@ class Search:
         if self.ladder is not None:
             self.ladder.close(TrialConfig.from_flat(self.configs[trial]), status)
 
-    def _pooled(self, trials: Sequence[str]) -> float:
+    def pooled(self, trials: Sequence[str]) -> float:
         """The score of a configuration on what its folds have held out."""
         if len(trials) == 1:
             return score(self.history(trials[0])[-1])
@@ -164,7 +94,7 @@ class Search:
 
     def _is_judged(self, trial: str) -> bool:
         """Whether rungs are for it: a further fold has been earned, and is trained whole."""
-        return self.ladder is None or self.configs[trial].get("fold", 0) == 0
+        return not is_further(self.configs[trial])
 
     def _take(self, trial: str, history: Sequence[Row]) -> None:
         for row in history:
@@ -181,6 +111,12 @@ class Search:
         if self._is_judged(trial):
             self.pruner.record(trial, epoch, self.tops[trial])
         self.proposer.observe(trial, epoch, value)
+
+    @property
+    def to_come(self) -> int:
+        """How many trials may still begin."""
+        left = max(0, self.budget - len(self.rows))
+        return min(left, self.ladder.owed if self.ladder else 0) if self.exhausted else left
 
     @property
     def is_finished(self) -> bool:
@@ -208,7 +144,8 @@ class Search:
                 self._close_paused()
         if trial is None and not self.live:
             trial = self._next_fold(is_last=True)
-            self.is_settled = trial is None
+            if trial is None:  # and nothing is in hand that could change it
+                self.exhausted = self.is_settled = True
         if trial is None:
             return None
         self.live[trial] = self.store.hand_out(trial)
@@ -253,7 +190,8 @@ class Search:
                 trial = self.store.create_trial(proposal.config, len(self.rows), proposal.role)
                 self._know(trial, proposal.config.flat(), proposal.role)
                 return trial
-        self.exhausted = True
+            self.exhausted = True
+        self.exhausted = self.exhausted or len(self.rows) >= self.budget
         return None
 
     def _close_paused(self) -> None:
@@ -282,7 +220,7 @@ class Search:
         epoch = row["epoch"]
         if epoch < max(self.rows[trial]):
             return "continue"  # old news: the decision on it has been taken and carried out
-        value = _judged(self.rows[trial][epoch], self.tops[trial])
+        value = judged(self.rows[trial][epoch], self.tops[trial])
         verdict: Verdict = "continue" if isfinite(value) else "stop"
         if self._is_judged(trial):
             verdict = self.pruner.decide(trial, epoch, value)
@@ -355,42 +293,3 @@ class Search:
 
     def history(self, trial: str) -> list[Row]:
         return [self.rows[trial][epoch] for epoch in sorted(self.rows[trial])]
-
-
-def outcome(rows: Sequence[Row], max_epochs: int, is_stopped: bool, error: str) -> TrialResult:
-    """What to file for a trial that did not file its own result."""
-    last = rows[-1] if rows else {"epoch": 0}
-    bad = [row["epoch"] for row in rows if not isfinite(score(row))]
-    done = last["epoch"] >= max_epochs
-    if not error and bad:
-        error = f"the score is not finite at epoch {bad[0]}"
-    if not error and not done and not is_stopped:
-        error = f"it ended by itself at epoch {last['epoch']} of {max_epochs}"
-    return TrialResult(
-        status="failed" if error else "completed" if done else "stopped",
-        metrics=metrics(last),
-        epoch=last["epoch"],
-        seconds=sum(float(row.get("seconds") or 0) for row in rows),
-        peak_gib=max((float(row.get("peak_gib") or 0) for row in rows), default=0.0),
-        error=error,
-    )
-
-
-def score(row: Row) -> float:
-    """The row's score; NaN where it has none."""
-    value = row.get("score")
-    return nan if value is None else float(value)
-
-
-def metrics(row: Row) -> dict[str, Any]:
-    """A row as a result keeps it: a number that is not finite becomes None."""
-    return {
-        name: None if isinstance(value, float) and not isfinite(value) else value
-        for name, value in row.items()
-    }
-
-
-def _judged(row: Row, top: float) -> float:
-    """What a pruner judges: the best so far, but NaN for a row whose own score is not finite."""
-    value = score(row)
-    return top if isfinite(value) else value

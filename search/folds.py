@@ -17,7 +17,7 @@ import numpy as np
 
 from search.pruners import ETA, PRUNERS
 from trainables import metrics
-from trainables.config import TrialConfig
+from trainables.config import Flat, TrialConfig
 from trainables.store import RunStore, Status
 
 Score = Callable[[Sequence[str]], float]  # trials of a configuration, by fold -> pooled score
@@ -31,13 +31,14 @@ class Entry:
     role: str
     trials: dict[int, str] = field(default_factory=dict)  # fold -> trial that was begun
     ended: set[int] = field(default_factory=set)  # folds that were trained whole
-    due: list[int] = field(default_factory=list)  # folds that it has earned and not begun
+    granted: int = 1  # folds that it has earned
     scores: dict[int, float] = field(default_factory=dict)  # rung -> pooled score
     is_out: bool = False  # a fold was stopped or has failed
 
     @property
-    def granted(self) -> int:
-        return len(self.trials) + len(self.due)
+    def due(self) -> list[int]:
+        """Folds that it has earned and not begun."""
+        return [] if self.is_out else [f for f in range(self.granted) if f not in self.trials]
 
 
 class FoldLadder:
@@ -50,12 +51,13 @@ class FoldLadder:
         self.paused: dict[str, int] = {}  # waiting -> its folds
 
     def add(self, trial: str, config: TrialConfig, role: str) -> None:
-        """A trial is begun, or was in the record."""
+        """A trial is begun, or was in the record. Who has begun a fold had earned the step."""
         first = self.first_of(config)
         entry = self.entries.setdefault(first, Entry(config, role))
         entry.trials[config.fold] = trial
-        entry.due = [fold for fold in entry.due if fold != config.fold]
-        if first in self.paused and config.fold:  # the record says that it has gone on
+        if config.fold:
+            entry.granted = max(entry.granted, self._after(config.fold, role))
+        if first in self.paused and config.fold:
             self.rule.let_go(first, self.paused.pop(first))
 
     def close(self, config: TrialConfig, status: Status) -> None:
@@ -63,26 +65,23 @@ class FoldLadder:
         first = self.first_of(config)
         entry = self.entries[first]
         if status != "completed":
-            entry.is_out, entry.due = True, []
+            entry.is_out = True
             self.paused.pop(first, None)
             if entry.scores:
                 self._vacate()
             return
         entry.ended.add(config.fold)
-        count = len(entry.trials)
-        if entry.is_out or entry.due or len(entry.ended) < count or count == self.folds:
+        count = len(entry.ended)
+        if entry.is_out or count < entry.granted or count == self.folds:
             return
-        verdict = "continue"
-        if count in self.rule.milestones and entry.role != "baseline":  # which takes no place
-            trials = [entry.trials[fold] for fold in sorted(entry.trials)]
-            entry.scores[count] = self.score(trials)
-            verdict = self.rule.decide(first, count, entry.scores[count])
-        if verdict == "continue":
-            self._grant(entry)
-        elif verdict == "pause":
+        if entry.role == "baseline":  # which takes no place
+            entry.granted = self._after(count, entry.role)
+            return
+        entry.scores[count] = self.score([entry.trials[fold] for fold in sorted(entry.trials)])
+        if self.rule.decide(first, count, entry.scores[count]) == "pause":
             self.paused[first] = count
         else:
-            entry.is_out = True
+            entry.is_out = True  # its score is no number
 
     def next(self, left: int, is_last: bool = False) -> tuple[TrialConfig, str] | None:
         """The configuration of a further fold, and its role, if one is due or has been earned.
@@ -117,9 +116,10 @@ class FoldLadder:
         rivals = [e for e in self.entries.values() if e.role != "baseline" and not e.is_out]
         return max((e.granted for e in rivals), default=1)
 
-    def _after(self, count: int) -> int:
+    def _after(self, count: int, role: str = "") -> int:
         """How many folds a configuration of so many goes on to."""
-        return next((rung for rung in self.rule.milestones if rung > count), self.folds)
+        rungs = () if role == "baseline" else self.rule.milestones
+        return next((rung for rung in rungs if rung > count), self.folds)
 
     def _promoted(self, left: int, is_last: bool) -> Entry | None:
         free, top = left - self._promised(), self._top()
@@ -131,8 +131,7 @@ class FoldLadder:
         first = self.rule.promote(affordable, is_last)
         if first is None:
             return None
-        del self.paused[first]
-        self._grant(self.entries[first])
+        self.entries[first].granted = self._after(self.paused.pop(first))
         return self.entries[first]
 
     def _vacate(self) -> None:
@@ -142,10 +141,6 @@ class FoldLadder:
             for rung, score in entry.scores.items() if not entry.is_out else ():
                 if rule.decide(first, rung, score) == "pause" and self.paused.get(first) != rung:
                     rule.let_go(first, rung)
-
-    def _grant(self, entry: Entry) -> None:
-        count = len(entry.trials)
-        entry.due = list(range(count, self._after(count)))
 
 
 def pooled_score(store: RunStore, metric: str) -> Score:
@@ -162,6 +157,17 @@ def pooled_score(store: RunStore, metric: str) -> Score:
         return metrics.scores(labels, probs, metric)["score"]
 
     return score
+
+
+def is_further(config: Flat) -> bool:
+    """Whether the trial is a further fold of a configuration, and is trained whole."""
+    return int(config.get("folds", 1)) > 1 and bool(config.get("fold"))
+
+
+def check_seed(folds: int, fold_seed: int) -> None:
+    """Raise ValueError for a seed that deals nothing."""
+    if folds == 1 and fold_seed:
+        raise ValueError(f"--fold-seed {fold_seed} deals folds, and there are none: give --folds")
 
 
 def check_budget(folds: int, trials: int) -> None:

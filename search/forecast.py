@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from heapq import heappop, heappush
 from statistics import NormalDist, quantiles
 
-from search.core import Pruner
+from search.protocols import Pruner
 
 MOST_PLAYED = 2000  # trials; a longer search is played at this length and scaled
 DRAWS = 200

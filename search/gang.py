@@ -17,8 +17,8 @@ from typing import Any, NoReturn
 import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from search.core import RunTrial
 from search.inline import close, save_error
+from search.protocols import RunTrial
 from search.vacancy import Occupied, check_gpu
 from search.visibility import check_worker
 from trainables.store import Row, TrialStore

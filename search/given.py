@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.check import PROBLEMS, build, check_parts, check_settings, reason
-from search.core import Proposal
 from search.plan import DEFAULTS, Anchors, Sizes
+from search.protocols import Proposal
 from spaces.space import Space, Value
 from trainables.cli import say
 from trainables.config import Flat, TrialConfig

@@ -5,7 +5,8 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from search.core import Handout, Observer, RunTrial, Search
+from search.core import Search
+from search.protocols import Handout, Observer, RunTrial
 from trainables.store import DiskFull, Fenced, Row, TrialStore
 
 

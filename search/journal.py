@@ -26,7 +26,8 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.core import Search, score
+from search.core import Search
+from search.outcome import score
 from search.proposer import INVALID, own_value
 from search.study import STATES
 from search.tally import Tally

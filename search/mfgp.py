@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from search.core import score
 from search.encoding import Encoder
+from search.outcome import score
 from search.surrogate import Points, Posterior, Theta, fit
 from spaces.space import Space, Value
 from trainables.store import Row, Status

@@ -137,7 +137,8 @@ class Monitor:
         leader = self.tally.best
         top = ""
         if leader is not None:
-            top = f"; best {self.tally.trials[leader].score:.4f} ({leader})"
+            named = f"{leader}{whole(self.tally, leader)}"
+            top = f"; best {self.tally.trials[leader].score:.4f} ({named})"
         return f"{states(self.search, self.tally, self.total)}{top}; {self.times()}"
 
     def table(self) -> Group:
@@ -217,7 +218,14 @@ def counts(search: Search, tally: Tally) -> dict[str, int]:
 
 def trial_line(tally: Tally, trial: str) -> str:
     known = tally.trials[trial]
-    return f"{number(known.score)} {trial} epoch {known.epoch}, {describe(tally, trial)}"
+    reached = f"epoch {known.epoch}{whole(tally, trial)}"
+    return f"{number(known.score)} {trial} {reached}, {describe(tally, trial)}"
+
+
+def whole(tally: Tally, trial: str) -> str:
+    """How many folds its score is of; "" where there are none."""
+    count = len(tally.trials[trial].whole)
+    return f", {count} of {tally.folds} folds" if count else ""
 
 
 def end_line(tally: Tally, trial: str) -> str:
@@ -243,11 +251,13 @@ def rung_lines(tally: Tally) -> list[str]:
 
 
 def describe(tally: Tally, trial: str) -> str:
-    """The settings in which trials of this run differ, a plug-in by its name alone."""
+    """In what trials of this run differ: seed, fold, settings; a plug-in by its name alone."""
     config = tally.trials[trial].config
+    told = [f"{name} {config.get(name, 0)}" for name in ("seed", "fold") if name in tally.varying]
     used = [n for n in config if n not in UNTOLD and "." not in n and config[n] != "none"]
     names = [n for n in used if n in tally.varying]
-    return ", ".join(setting(config, name) for name in names or ("backbone", "loss", "lr"))
+    told += [setting(config, name) for name in names or ("backbone", "loss", "lr")]
+    return ", ".join(told)
 
 
 def setting(config: Flat, name: str) -> str:

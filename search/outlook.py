@@ -29,7 +29,7 @@ class Outlook:
     ) -> None:
         self.search, self.workers, self.clock = search, max(1, workers), clock
         self.rng = random.Random(0)
-        self.tally = Tally(search.pruner.milestones)
+        self.tally = Tally(search.pruner.milestones, search.pooled)
         self.tally.follow(search)
         self.before = self.tally.epochs
         self.began: tuple[float, float] | None = None  # clock and worker seconds at the first row
@@ -55,7 +55,7 @@ class Outlook:
     def _make(self, now: float) -> Forecast:
         search, trials = self.search, self.tally.trials
         unfinished = {t: trials[t].epoch for t in [*search.live, *search.backlog]}
-        to_come = 0 if search.exhausted else max(0, search.budget - len(search.rows))
+        to_come = search.to_come
         whole = min(to_come, search.ladder.owed) if search.ladder else 0
         position = Position(search.pruner, to_come, unfinished, search.paused, whole)
         there = forecast(position, self._pace(), self.workers, self.rng, WORK)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Protocol, runtime_checkable
 
-from search.core import Proposal
+from search.protocols import Proposal
 from spaces.space import Choice, Dimension, IntRange, Space, Value
 from trainables.config import Flat, TrialConfig
 from trainables.store import Row, Status

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from search.cluster import Cluster, Resources
-    from search.core import Observer, Search
+    from search.core import Search
     from search.monitor import Place
+    from search.protocols import Observer
     from spaces.space import Space
     from trainables.store import RunStore
 
@@ -233,7 +234,10 @@ def _search(
     if search.is_finished:
         store.update_meta(finished=datetime.now().astimezone().isoformat(timespec="seconds"))
     if search.is_finished and len(search.results) < job.sizes.trials:
-        say(console, "note", "the space holds no further configuration to try", "yellow")
+        why = "the space holds no further configuration to try"
+        if search.ladder:
+            why += ", or what was left would not pay for the folds of another"
+        say(console, "note", why, "yellow")
     return search
 
 

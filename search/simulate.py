@@ -15,8 +15,9 @@ from math import isfinite
 from pathlib import Path
 from statistics import fmean, stdev
 
-from search.core import Search, score
+from search.core import Search
 from search.curves import problem
+from search.outcome import score
 from search.problems import PROBLEMS, Problem
 from search.proposer import SpaceProposer
 from search.pruners import PRUNERS, best_so_far

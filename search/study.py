@@ -23,7 +23,7 @@ from optuna.samplers import (
 )
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from search.core import score
+from search.outcome import score
 from spaces.space import Choice, Dimension, IntRange, LogUniform, Space, Value
 from trainables.store import Row, Status
 

@@ -6,12 +6,14 @@ The live table, gauges, trackers and `search.status` all read it. It takes trial
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from math import isfinite, nan
 
-from search.core import Search, score
-from trainables.config import Flat, TrialConfig
+from search.core import Search
+from search.folds import Score
+from search.outcome import score
+from trainables.config import Flat, Value
 from trainables.store import Row, TrialResult
 
 
@@ -26,6 +28,9 @@ class Known:
     score: float = nan  # of its last epoch; NaN once it has failed
     seconds: float = 0.0
     result: TrialResult | None = None
+    first: str = ""  # the trial that stands for its configuration: of folds the one begun first
+    whole: dict[int, str] = field(default_factory=dict)  # of such a one: fold -> completed trial
+    is_out: bool = False  # of such a one: a fold has failed
 
 
 @dataclass
@@ -37,9 +42,13 @@ class Rung:
 
 
 class Tally:
-    """State: each trial as last seen, and the sums over them."""
+    """State: each trial as last seen, and the sums over them.
 
-    def __init__(self, milestones: Iterable[int] = ()) -> None:
+    Of folds the first stands for its configuration; once a second is whole, its score is `pooled`.
+    """
+
+    def __init__(self, milestones: Iterable[int] = (), pooled: Score = lambda _: nan) -> None:
+        self.pooled = pooled
         self.trials: dict[str, Known] = {}
         self.ended: Counter[str] = Counter()  # by status
         self.failures: list[str] = []
@@ -50,7 +59,7 @@ class Tally:
         self.baseline: str | None = None
         self.varying: set[str] = set()  # settings in which trials differ
         self.folds = 1
-        self._whole: Counter[str] = Counter()  # first fold -> folds that were trained whole
+        self._firsts: dict[frozenset[tuple[str, Value]], str] = {}  # configuration -> first fold
         self._first: Flat = {}
         self._open: dict[str, None] = {}  # an ordered set
 
@@ -74,8 +83,11 @@ class Tally:
 
     def add(self, trial: str, config: Flat, role: str) -> None:
         """A trial that is new."""
-        self.trials[trial] = Known(len(self.trials), config, role)
-        self.folds = max(self.folds, int(config.get("folds", 1)))
+        known = self.trials[trial] = Known(len(self.trials), config, role, first=trial)
+        if int(config.get("folds", 1)) > 1:
+            self.folds = max(self.folds, int(config["folds"]))
+            rest = frozenset(item for item in config.items() if item[0] != "fold")
+            known.first = self._firsts.setdefault(rest, trial)
         if role == "baseline" and self.baseline is None:
             self.baseline = trial
         first = self._first = self._first or config
@@ -95,12 +107,15 @@ class Tally:
             self.epochs += 1
         if is_new:
             last = max(rows, default=0)
-            self._climb(known.epoch, last)
+            if known.first == trial:  # a further fold is trained whole
+                self._climb(known.epoch, last)
             known.epoch = last
+            has_failed = result is not None and result.status == "failed"
+            if len(known.whole) < 2:
+                known.score = nan if has_failed or not rows else score(rows[last])
             if result is not None:
                 self._close(trial, known, result)
-            has_failed = result is not None and result.status == "failed"
-            self._rank(trial, nan if has_failed or not rows else score(rows[last]))
+            self._rank(known.first)
         return is_new
 
     def _climb(self, before: int, now: int) -> None:
@@ -111,26 +126,40 @@ class Tally:
     def _close(self, trial: str, known: Known, result: TrialResult) -> None:
         known.result = result
         self.ended[result.status] += 1
-        if self.folds > 1 and result.status == "completed":
-            self._whole[TrialConfig.from_flat({**known.config, "fold": 0}).trial_id] += 1
         if result.status == "failed":
             self.failures.append(trial)
+        if self.folds > 1:
+            self._pool(trial, known, result)
 
-    def _rank(self, trial: str, value: float) -> None:
-        """Note a score, and whose is the highest now; ties go to the earlier trial."""
-        self.trials[trial].score = value
-        if self.trials[trial].config.get("fold") and self.folds > 1:
-            return  # other images than those of a first fold: no better and no worse for it
+    def _pool(self, trial: str, known: Known, result: TrialResult) -> None:
+        """Note the end of a fold with the one that stands for its configuration."""
+        first = self.trials[known.first]
+        if result.status == "completed":
+            first.whole[int(known.config.get("fold", 0))] = trial
+        first.is_out = first.is_out or result.status == "failed"
+        if len(first.whole) > 1 and result.status == "completed":
+            first.score = self.pooled([first.whole[fold] for fold in sorted(first.whole)])
+
+    def _rank(self, trial: str) -> None:
+        """Note whose score is the highest now; ties go to the earlier trial."""
         if trial == self.best:  # it may have fallen
-            sound = {t: known.score for t, known in self.trials.items() if isfinite(known.score)}
-            self.best = max(sound, key=lambda t: sound[t]) if sound else None
-        elif isfinite(value) and (self.best is None or self._order(trial) > self._order(self.best)):
+            sound = [t for t, known in self.trials.items() if known.first == t and is_sound(known)]
+            self.best = max(sound, key=self._order) if sound else None
+        elif is_sound(self.trials[trial]) and (
+            self.best is None or self._order(trial) > self._order(self.best)
+        ):
             self.best = trial
 
     def fold_counts(self) -> dict[int, int]:
         """How many configurations have so many folds, most folds first."""
-        counts = Counter(self._whole.values())
+        counts = Counter(len(known.whole) for known in self.trials.values() if known.whole)
         return {n: counts[n] for n in sorted(counts, reverse=True)}
 
-    def _order(self, trial: str) -> tuple[float, int]:
-        return self.trials[trial].score, -self.trials[trial].index
+    def _order(self, trial: str) -> tuple[int, float, int]:
+        known = self.trials[trial]
+        return len(known.whole), known.score, -known.index
+
+
+def is_sound(known: Known) -> bool:
+    """Whether it has a score by which it can be ranked."""
+    return isfinite(known.score) and not known.is_out

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from search.check import constants_of
-from search.core import score
 from search.folder import read_meta
+from search.outcome import score
 from search.proposer import Anchor, Model, own_value
 from spaces.space import Dimension, Space, Value
 from trainables.config import REPEATED, Flat, TrialConfig

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal
 
-from search.core import Observer
+from search.protocols import Observer
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Any
 import ray
 from ray import tune
 
-from search.core import score
 from search.gang import Gang, load, use_threads
 from search.inline import close, save_error
+from search.outcome import score
 from search.vacancy import Occupied, check_gpu
 from search.visibility import Blind, check_worker
 from trainables.store import DiskFull, Fenced, Row, TrialStore

@@ -3,7 +3,8 @@
 from collections import Counter
 from math import isfinite, nan
 
-from search.core import Search, score
+from search.core import Search
+from search.outcome import score
 from search.pruners import Pruner
 
 

@@ -1,5 +1,6 @@
 """Who earns a further fold: the rule by hand, whole searches with it, and their resumes."""
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -219,6 +220,84 @@ def test_a_crash_between_two_folds_that_were_earned_together_loses_none(tmp_path
     again = start(tmp_path, 40, "none")
     assert {f: (e.due, len(e.trials)) for f, e in again.ladder.entries.items()} == before
     assert again.ladder.paused == search.ladder.paused
+
+
+# --- several workers -----------------------------------------------------------------------------
+
+
+def advance(search: Search, live: dict, chance: random.Random, workers: int = 4) -> bool:
+    """One epoch of one trial of those that run, by chance; False once nothing runs."""
+    while len(live) < workers and (handout := search.next()) is not None:
+        live[handout.id] = run_toy(search.store.trial(handout.id, handout.attempt), Path())
+    if not live:
+        return False
+    trial = chance.choice(sorted(live))
+    row = next(live[trial])
+    verdict = search.on_row(trial, row)
+    if row["done"] or verdict != "continue":
+        del live[trial]
+        if verdict != "pause":
+            search.on_end(trial)
+    return True
+
+
+def standing(search: Search):
+    """All that the ladder knows, but for the order in which it came to know it."""
+    found = {
+        first: (
+            entry.role,
+            entry.trials,
+            sorted(entry.ended),
+            entry.due,
+            entry.scores,
+            entry.is_out,
+        )
+        for first, entry in search.ladder.entries.items()
+    }
+    return found, search.ladder.paused, search.ladder.owed
+
+
+@pytest.mark.parametrize(("seed", "pruner"), [(0, "none"), (1, "asha"), (2, "promotion")])
+def test_a_driver_that_dies_at_any_moment_finds_every_fold_where_it_was(tmp_path, seed, pruner):
+    chance, live = random.Random(seed), {}
+    search = start(tmp_path, 24, pruner)
+    for step in range(1000):
+        if not advance(search, live, chance):
+            break
+        if step == 40:
+            search.on_end(trial := sorted(live)[0], "a bug")
+            del live[trial]
+        if step % 5 == 0:
+            assert standing(start(tmp_path, 24, pruner)) == standing(search), step
+    assert search.is_finished
+    assert sum(len(entry.ended) == K for entry in search.ladder.entries.values()) >= 2
+
+
+def test_folds_of_one_configuration_are_trained_at_once(tmp_path):
+    search, live, chance = start(tmp_path, 2 * K, "none"), {}, random.Random(0)
+    together = 0
+    while advance(search, live, chance):
+        firsts = [search.ladder.first_of(TrialConfig.from_flat(search.configs[t])) for t in live]
+        together = max(together, *(firsts.count(first) for first in firsts), 0)
+    assert together == 4  # all workers at the baseline's further folds
+
+
+def test_what_a_failed_baseline_was_to_have_goes_to_new_configurations(tmp_path):
+    search, live, chance = start(tmp_path, 20, "none"), {}, random.Random(0)
+    while advance(search, live, chance):
+        for trial in [t for t in live if search.roles[t] == "baseline"]:
+            search.on_end(trial, "a bug")
+            del live[trial]
+    assert search.is_finished
+    assert len(search.rows) == 20
+
+
+def test_as_long_as_folds_are_owed_something_is_to_come(tmp_path):
+    search, live, chance = start(tmp_path, 2 * K, "none"), {}, random.Random(0)
+    while advance(search, live, chance):
+        begun = len(search.rows)
+        assert search.to_come == 2 * K - begun
+    assert search.to_come == 0
 
 
 def test_without_folds_there_is_no_ladder(tmp_path):

@@ -9,6 +9,7 @@ from toy import EPOCHS, flat, run_toy, start
 from search.inline import run_inline
 from search.monitor import counts as tallied
 from search.tally import Rung, Tally
+from trainables.store import TrialResult
 
 
 class Checker:
@@ -106,3 +107,56 @@ def test_settings_vary_once_two_trials_differ_in_them(tmp_path):
     begin(search, row(EPOCHS))
     tally.follow(search)
     assert tally.varying == {"lr"}
+
+
+# --- folds ---------------------------------------------------------------------------------------
+
+
+def fold_of(lr: float, fold: int):
+    return {**flat(lr=lr), "folds": 3, "fold": fold}
+
+
+def end(tally: Tally, trial: str, score: float, status: str = "completed"):
+    tally.take(trial, {1: row(1, score)}, TrialResult(status, {"score": score}, 1, 1.0))
+
+
+def folded_tally() -> Tally:
+    """Two configurations, a and b, of three folds; pooled scores are made up."""
+    tally = Tally(milestones=[1], pooled=lambda trials: {"a": 0.2, "b": 0.1}[trials[0][0]])
+    for name, lr in (("a", 0.1), ("b", 0.2)):
+        for fold in range(3):
+            tally.add(f"{name}{fold}", fold_of(lr, fold), "proposed")
+    return tally
+
+
+def test_the_best_is_of_those_with_most_folds_by_the_pooled_score():
+    tally = folded_tally()
+    end(tally, "a0", 0.5)
+    end(tally, "b0", 0.6)
+    assert tally.best == "b0"
+    end(tally, "a1", 0.99)  # a further fold is nobody's best
+    assert (tally.best, tally.trials["a0"].score) == ("a0", 0.2)
+    end(tally, "b1", 0.0)
+    assert (tally.best, tally.trials["b0"].score) == ("a0", 0.1)
+    end(tally, "b2", 0.0)
+    assert tally.best == "b0"
+    assert tally.fold_counts() == {3: 1, 2: 1}
+    assert (tally.rungs[1].came, tally.epochs) == (2, 5)  # further folds stand in no rung
+
+
+def test_a_failed_fold_is_the_end_of_a_lead():
+    tally = folded_tally()
+    end(tally, "a0", 0.5)
+    end(tally, "a1", 0.5)
+    end(tally, "b0", 0.4)
+    assert tally.best == "a0"
+    end(tally, "a2", 0.0, "failed")
+    assert tally.best == "b0"
+
+
+def test_a_second_fold_that_ends_before_the_first_counts_when_that_has_ended():
+    tally = folded_tally()
+    end(tally, "a1", 0.9)
+    assert tally.fold_counts() == {1: 1}
+    end(tally, "a0", 0.3)
+    assert (tally.best, tally.trials["a0"].score) == ("a0", 0.2)
