@@ -22,6 +22,7 @@ from trainables.store import RunStore, write_json
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from analysis.board import Board
     from analysis.confirmation import Confirmation, Plan
 
 
@@ -55,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = store.root / confirmation.FOLDER
     plan, is_begun = _plan(args, folder)
     _tell(plan, console)
+    if not store.meta().get("finished"):
+        say(console, "note", f"'{store.root}' has not ended: these are its best so far", "yellow")
     if args.dry_run:
         return 0
     if not args.skip_run:
@@ -66,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             again = shlex.join(["python", "-m", "search.confirm", *words])
             print(f"the training ended with {code}; go on with:\n  {again}", file=sys.stderr)
             return code
-    found = confirmation.judge(plan, read_board(RunStore.open(folder / confirmation.RERUN)))
+    board = read_board(RunStore.open(folder / confirmation.RERUN))
+    _check_data(store, board)
+    found = confirmation.judge(plan, board)
     write_json(folder / confirmation.FILE, confirmation.as_facts(found))
     return _report(store, found, console)
 
@@ -103,7 +108,8 @@ def _command(
     """The flags of `search.run` that train the plan, on the data of the run."""
     return [
         *("--configs", str(configs), "--seeds", str(plan.seeds), "--seed", str(plan.first_seed)),
-        *("--folds", str(plan.folds), "--fold-seed", str(plan.fold_seed)),
+        *("--folds", str(plan.folds)),
+        *(("--fold-seed", str(plan.fold_seed)) if plan.folds > 1 else ()),
         *("--runs", str(configs.parent), "--name", rerun.NAME),
         *rerun.data_flags(meta),
         *(["--inline"] if args.inline else []),
@@ -115,14 +121,28 @@ def _command(
 def _tell(plan: "Plan", console: "Console") -> None:
     roles = ", ".join(arm.role for arm in plan.arms)
     count = len(plan.arms) * plan.seeds * plan.folds
+    how = "the data's own split"
+    if plan.folds > 1:
+        how = f"{plan.folds} folds each (dealt anew, --fold-seed {plan.fold_seed} on)"
     say(
         console,
         "confirm",
-        f"{roles}: {plan.seeds} seeds from {plan.first_seed} on, {plan.folds} folds each (dealt "
-        f"anew, --fold-seed {plan.fold_seed} on): {count} trainings, all to their end",
+        f"{roles}: {plan.seeds} seeds from {plan.first_seed} on, {how}: {count} trainings, all to "
+        "their end",
     )
     for note in plan.notes:
         say(console, "note", note, "yellow")
+
+
+def _check_data(store: RunStore, board: "Board") -> None:
+    """Raise ValueError where the rerun has seen other images or labels than the run."""
+    then, now = (meta["data"].get("fingerprint") for meta in (store.meta(), board.meta))
+    if then != now:
+        raise ValueError(
+            f"'{board.run.root}' was trained on other data ({now}) than '{store.root}' ({then}): "
+            "the files that it was read from have changed. Put them back as they were, or search "
+            "them anew"
+        )
 
 
 def _report(store: RunStore, found: "Confirmation", console: "Console") -> int:

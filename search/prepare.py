@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.folder import read_meta
-from search.folds import check_budget
+from search.folds import check_budget, check_seed
 from search.generated import check_set, name_set, set_folders, set_path
 from search.job import Job, check_same
 from search.pretrained import fit_to_weights, folded, refuse_taught, weights_files, weights_path
@@ -55,6 +55,7 @@ def check_flags(args: argparse.Namespace) -> None:
     else:
         loaders.detect(args.data)
     aus.Policy(args.aus, args.au_null, args.au_sides)  # raises for what it does not know
+    check_seed(args.folds, args.fold_seed)
     if args.gpu_hours is not None and args.address is None and not gpus_here():
         raise ValueError(NO_GPU_HOURS.format(args.gpu_hours))
     _check_place(args)

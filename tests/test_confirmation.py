@@ -12,6 +12,7 @@ from analysis import confirmation, worth
 from analysis.findings import find
 from analysis.leaderboard import read_board
 from search import confirm
+from search import run as search_run
 from trainables.config import REPEATED, TrialConfig
 from trainables.store import RunStore
 
@@ -150,6 +151,17 @@ def test_judging_what_was_never_trained_is_refused(run):
         confirm.main([str(run.root), "--skip-run"])
 
 
+def test_a_rerun_on_data_that_have_changed_since_is_not_judged(run):
+    folder = run.root / confirmation.FOLDER
+    plan = plan_of(run)
+    confirmation.save_plan(plan, folder)
+    again = rerun(run, plan, skills_of(plan, 3.0), folder / confirmation.RERUN).run
+    again.update_meta(data={**again.meta()["data"], "fingerprint": "other"})
+    with pytest.raises(ValueError, match="was trained on other data .other. than"):
+        confirm.main([str(run.root), "--skip-run"])
+    assert confirmation.read_facts(run.root) is None
+
+
 # --- in earnest -------------------------------------------------------------------------------
 
 
@@ -177,7 +189,33 @@ def test_a_search_on_folds_is_confirmed_at_its_end(ended, place, monkeypatch):
     assert "confirmed" in (place / "runs/a/report/index.html").read_text()
 
 
+@pytest.mark.slow
+def test_a_search_on_folds_and_its_confirmation_on_ray(place, capsys):
+    """The best can only be the default or the baseline, so none is better."""
+    words = ["--space", "smoke", "--data", "faces:200:easy", "--image-size", "32", "--epochs", "1"]
+    words += ["--folds", "2", "--trials", "4", "--name", "a", "--no-dashboard"]
+    assert search_run.main(words) == 0
+    again = ["runs/a", "--top", "1", "--seeds", "2", "--", "--no-dashboard"]
+    assert confirm.main(again) == 0
+    facts = confirmation.read_facts(place / "runs/a")
+    assert (facts["winner"], facts["seeds"], facts["folds"]) == (None, 2, 2)
+    assert facts["verdict"].startswith("No better than the ")
+    rerun = RunStore.open(place / "runs/a/confirmation/rerun")
+    configs = [TrialConfig.from_flat(record.config) for record in rerun.records()]
+    assert len(configs) == 2 * 2 * 2  # arms, seeds, folds
+    assert {(c.seed, c.fold_seed) for c in configs} == {(1, 1), (2, 2)}
+    assert {r.result.status for r in rerun.records()} == {"completed"}
+    assert all(r.result.status == "completed" for r in read_board(rerun).records)
+    assert "No better than the" in (place / "runs/a/report/index.html").read_text()
+    out = capsys.readouterr().out
+    assert "fold 1" in out
+    assert "2 of 2 folds" in out
+
+
 def test_a_contradiction_of_flags_is_told(refused, place):
+    assert "--fold-seed 7 deals folds, and there are none" in refused(
+        "--space", "smoke", "--inline", "--fold-seed", "7"
+    )
     assert "need 10, but --trials is 9" in refused(
         "--space", "smoke", "--inline", "--folds", "5", "--trials", "9"
     )
