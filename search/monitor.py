@@ -7,7 +7,7 @@ out whether it writes to a terminal, a notebook or a log.
 import io
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
@@ -219,7 +219,7 @@ def counts(search: Search, tally: Tally) -> dict[str, int]:
 def trial_line(tally: Tally, trial: str) -> str:
     known = tally.trials[trial]
     reached = f"epoch {known.epoch}{whole(tally, trial)}"
-    return f"{number(known.score)} {trial} {reached}, {describe(tally, trial)}"
+    return f"{number(known.score)} {trial} {reached}, {describe(tally, trial, ('seed',))}"
 
 
 def whole(tally: Tally, trial: str) -> str:
@@ -250,10 +250,10 @@ def rung_lines(tally: Tally) -> list[str]:
     ]
 
 
-def describe(tally: Tally, trial: str) -> str:
+def describe(tally: Tally, trial: str, repeats: Sequence[str] = ("seed", "fold")) -> str:
     """In what trials of this run differ: seed, fold, settings; a plug-in by its name alone."""
     config = tally.trials[trial].config
-    told = [f"{name} {config.get(name, 0)}" for name in ("seed", "fold") if name in tally.varying]
+    told = [f"{name} {config.get(name, 0)}" for name in repeats if name in tally.varying]
     used = [n for n in config if n not in UNTOLD and "." not in n and config[n] != "none"]
     names = [n for n in used if n in tally.varying]
     told += [setting(config, name) for name in names or ("backbone", "loss", "lr")]

@@ -6,7 +6,7 @@ from test_driver import Interrupter
 from test_fold_ladder import FOLDED, K, shape, standing
 from toy import EPOCHS, proposer_of, run_toy
 
-from analysis.leaderboard import read_board
+from analysis.groups import folds_of, read_folds
 from search.core import Search
 from search.driver import Resources, run_ray
 from search.inline import run_inline
@@ -56,7 +56,7 @@ def test_pooled_predictions_on_ray_are_of_each_image_once_and_those_of_one_proce
     cluster, tmp_path
 ):
     data = cache.prepare("faces:200:easy", 48, cache_root=tmp_path / "cache")
-    boards = {}
+    said = {}
     anchors = [("baseline", {**SMALL.defaults(), "loss": "focal"}), ("default", SMALL.defaults())]
     for name in ("inline", "ray"):
         search = start(tmp_path / name, 6, SMALL, anchors, folds=3, epochs=1)
@@ -64,16 +64,14 @@ def test_pooled_predictions_on_ray_are_of_each_image_once_and_those_of_one_proce
             assert run_ray(search, data, run_trial, Resources(max_concurrent=2))
         else:
             assert run_inline(search, data, run_trial)
-        boards[name] = read_board(search.store)
+        configurations = folds_of(search.store.records())
+        said[name] = {
+            first: read_folds(search.store, own, "val") for first, own in configurations.items()
+        }
     bundle = cache.load(data)
-    images = sorted([*bundle.train.ids, *bundle.val.ids])
-    configurations = {record.id: record.role for record in boards["ray"].records}
-    assert configurations == {record.id: record.role for record in boards["inline"].records}
-    assert sorted(configurations.values()) == ["baseline", "default"]
-    for trial in configurations:
-        said = {}
-        for name, board in boards.items():
-            parts = [board.run.trial(fold.id).predictions("val") for fold in board.folds[trial]]
-            assert sorted(image for part in parts for image in part.ids) == images
-            said[name] = np.concatenate([part.probs for part in parts])
-        np.testing.assert_array_equal(said["ray"], said["inline"])
+    assert said["ray"].keys() == said["inline"].keys()
+    assert len(said["ray"]) == 2
+    for first, pooled in said["ray"].items():
+        assert sorted(pooled.ids) == sorted([*bundle.train.ids, *bundle.val.ids])
+        assert pooled.ids == said["inline"][first].ids
+        np.testing.assert_array_equal(pooled.probs, said["inline"][first].probs)
