@@ -1,7 +1,6 @@
 """The decoded cache: found again, safe to share, checked, and sealed."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -234,16 +233,6 @@ def test_a_large_file_is_checked_all_over(tmp_path):
 def test_no_entry_is_not_damage(tmp_path):
     with pytest.raises(FileNotFoundError, match="cache.prepare"):
         cache.load(tmp_path / "nothing")
-
-
-def test_what_a_killed_builder_left_is_swept_away(tmp_path):
-    root = tmp_path / "cache"
-    for name, age in (("old", 2e5), ("fresh", 0)):
-        left = root / f".building-{name}"
-        left.mkdir(parents=True)
-        os.utime(left, (left.stat().st_mtime - age,) * 2)
-    cache.prepare(str(class_folders(tmp_path / "data")), SIZE, cache_root=root)
-    assert [p.name for p in root.glob(".building-*")] == [".building-fresh"]
 
 
 def test_progress_counts_to_the_end(tmp_path):

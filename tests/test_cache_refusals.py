@@ -1,5 +1,6 @@
 """What the cache refuses, and what it says then."""
 
+import errno
 import os
 import shutil
 
@@ -109,3 +110,24 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path):
         cache.prepare(
             str(class_folders(tmp_path / "data")), SIZE, cache_root=tmp_path / "file" / "x"
         )
+
+
+def test_a_disk_that_runs_full_while_it_is_written_is_told_and_left_empty(tmp_path, monkeypatch):
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="ran full while 'data' was built: make room"):
+        cache.prepare(str(class_folders(tmp_path / "data")), SIZE, cache_root=tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_ctrl_c_leaves_nothing_half_built(tmp_path):
+    def interrupt(stage: str, *_: int) -> None:
+        if stage == "decode":
+            raise KeyboardInterrupt
+
+    source = str(class_folders(tmp_path / "data"))
+    with pytest.raises(KeyboardInterrupt):
+        cache.prepare(source, SIZE, interrupt, cache_root=tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []

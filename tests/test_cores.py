@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from trainables.data import faces, ingest
+from trainables.data import faces, parallel
 from trainables.data.cores import usable_cores
 
 
@@ -24,5 +24,5 @@ def test_without_affinity_all_cores_count(monkeypatch, count, cores):
 def test_images_are_read_and_drawn_without_affinity(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    assert ingest.in_threads(abs, [-1, 2], "read", None) == [1, 2]
+    assert parallel.in_threads(abs, [-1, 2], "read", None) == [1, 2]
     assert faces.render_all(faces.FacesSpec(200, 16)).dtype == np.uint8

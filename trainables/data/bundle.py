@@ -71,9 +71,13 @@ class DataBundle:
 
     def au_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Training images per class and AU (K, A): that show it, and of which it is known."""
-        members = np.arange(len(self.class_names))[:, None] == self.train.labels  # (K, N)
-        shown, known = (self.train.aus == 1).astype(int), (self.train.aus >= 0).astype(int)
-        return members @ shown, members @ known
+        return self._counts(self.train.aus == 1), self._counts(self.train.aus >= 0)
+
+    def _counts(self, marks: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Training images per class and column (K, A) that are marked (N, A)."""
+        classes = len(self.class_names)
+        each = [np.bincount(self.train.labels[column], minlength=classes) for column in marks.T]
+        return np.array(each, np.int64).reshape(-1, classes).T
 
     def unlabelled_classes(self) -> tuple[str, ...]:
         """The classes of which no training image has a label for some AU, or for any."""

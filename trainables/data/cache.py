@@ -9,15 +9,24 @@ import fcntl
 import hashlib
 import os
 import shutil
-import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from trainables.data import aus, faces, folders, frames, ingest, leaks, listing, loaders, splits
+from trainables.data import (
+    aus,
+    claims,
+    faces,
+    folders,
+    frames,
+    ingest,
+    leaks,
+    listing,
+    loaders,
+    splits,
+)
 from trainables.data.entry import (
     FORMAT,
     STAGING,
@@ -29,13 +38,13 @@ from trainables.data.entry import (
     unseal,
     write,
 )
-from trainables.data.ingest import Content, Progress
+from trainables.data.ingest import Content
+from trainables.data.parallel import Progress, in_threads
 
 __all__ = ["CacheDamaged", "default_root", "load", "prepare", "prepare_unlabelled", "unseal"]
 
 SMALLEST, LARGEST = 16, 1024  # pixels a side
 _MARGIN = 64 << 20  # bytes of disk to leave free
-_STALE_SECONDS = 24 * 3600
 
 
 Built = tuple[Content, Pixels, tuple[Pixels, splits.Ints] | None]  # the last: frames, and starts
@@ -91,8 +100,12 @@ def prepare_unlabelled(
 def _entry(plan: _Plan, image_size: int, progress: Progress | None, root: Path) -> Path:
     path = root / plan.key
     if not is_sound(path):
+        _make(root)
+        claims.sweep(root)
         _room(root, plan, image_size)
-        _build(path, plan, progress)
+        with claims.building(root, plan.key) as folder:
+            if not is_sound(path):  # it was built while we waited
+                _build(folder, path, plan, progress)
     return path
 
 
@@ -106,7 +119,7 @@ def default_root() -> Path:
 def _listing_plan(source: str, size: int, policy: aus.Policy, progress: Progress | None) -> _Plan:
     found = loaders.read(source)
     listing.check(found)
-    digests = ingest.in_threads(ingest.digest, found.rows, "read", progress)
+    digests = in_threads(ingest.digest, found.rows, "read", progress)
     listing.refuse(found, leaks.contradictions(found, digests))
     frame_digests = frames.digests(found.rows, progress) if frames.are_in(found) else []
     joined = frames.shared(digests, frame_digests)
@@ -136,7 +149,7 @@ def _listing_plan(source: str, size: int, policy: aus.Policy, progress: Progress
 
 def _unlabelled_plan(folder: Path, size: int, progress: Progress | None) -> _Plan:
     found = folders.unlabelled(folder)
-    digests = ingest.in_threads(ingest.digest, found.rows, "read", progress)
+    digests = in_threads(ingest.digest, found.rows, "read", progress)
 
     def build(folder: Path, progress: Progress | None) -> Built:
         staging = folder / f"all{STAGING}"
@@ -174,12 +187,21 @@ def _generator() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _room(root: Path, plan: _Plan, size: int) -> None:
-    """Make the cache folder, and raise OSError or MemoryError unless the arrays fit."""
+def _make(root: Path) -> None:
+    """Make the cache folder. Raises OSError where it cannot be written to."""
     try:
         root.mkdir(parents=True, exist_ok=True)
+        if not os.access(root, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise _unwritable(root, error) from error
+        raise OSError(
+            f"cannot write to the cache '{root}' ({error.strerror}): set XDG_CACHE_HOME to a "
+            "folder that you may write to",
+        ) from error
+
+
+def _room(root: Path, plan: _Plan, size: int) -> None:
+    """Raise OSError or MemoryError unless the arrays fit."""
     pixels = plan.count * 3 * size**2
     if plan.is_in_memory and pixels > 0.8 * _memory():
         raise MemoryError(
@@ -199,27 +221,15 @@ def _memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _unwritable(root: Path, error: OSError) -> OSError:
-    return OSError(
-        f"cannot write to the cache '{root}' ({error.strerror}): set XDG_CACHE_HOME to a folder "
-        "that you may write to",
-    )
-
-
-def _build(path: Path, plan: _Plan, progress: Progress | None) -> None:
-    """Build the entry beside its place, then move it there; the loser of a race discards it."""
-    _sweep(path.parent)
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".building-{path.name}-", dir=path.parent))
-    except OSError as error:
-        raise _unwritable(path.parent, error) from error
+def _build(folder: Path, path: Path, plan: _Plan, progress: Progress | None) -> None:
+    """Build the entry in the folder beside its place, then move it there."""
     try:
         content, pixels, sequences = plan.build(folder, progress)
         write(folder, content, pixels, plan.fingerprint, sequences)
         del pixels, sequences
         for staged in folder.glob(f"*{STAGING}"):
             staged.unlink()
-        folder.chmod(0o755)  # mkdtemp makes it private, a cache may be shared
+        folder.chmod(0o755)  # a cache may be shared, whatever the umask
         _install(folder, path)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -228,8 +238,6 @@ def _build(path: Path, plan: _Plan, progress: Progress | None) -> None:
             f"the disk of the cache '{path.parent}' ran full while '{plan.name}' was built: make "
             "room, or set XDG_CACHE_HOME",
         ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _install(folder: Path, path: Path) -> None:
@@ -250,13 +258,3 @@ def _install(folder: Path, path: Path) -> None:
             raise
     finally:
         os.close(root)
-
-
-def _sweep(root: Path) -> None:
-    """Remove what builders that were killed have left."""
-    for left in root.glob(".building-*"):
-        try:
-            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
-        except OSError:
-            continue  # its builder has just finished

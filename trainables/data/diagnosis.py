@@ -7,23 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data import aus, faces, frames, images, ingest, leaks, listing, loaders, splits
-from trainables.data.ingest import Progress
+from trainables.data import aus, decoding, faces, frames, leaks, listing, loaders, splits
+from trainables.data.decoding import Picture
 from trainables.data.listing import SPLITS, Listing, Row, several
+from trainables.data.parallel import Progress
 from trainables.data.tables import BASIC_NAMES, CLASS_NAMES, CLASS_PAIRS
 
 _SMALL_PIXELS = 32
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One image file, as far as it could be read."""
-
-    digest: str = ""
-    fault: str = ""
-    width: int = 0
-    height: int = 0
-    look: tuple[splits.Hashes, splits.Thumbs] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +76,7 @@ def diagnose(source: str, progress: Progress | None = None) -> Diagnosis:
         found = _faces_listing(source)
     else:
         found = loaders.read(source)
-        pictures = ingest.in_threads(_picture, found.rows, "read", progress)
+        pictures = decoding.examine([row.path for row in found.rows], "read", progress)
     exact, near = _pairs(pictures)
     note, bad_frames = frames.look_over(found.rows, progress)
     facts = _file_facts(found, pictures, exact, near)
@@ -98,11 +88,12 @@ def diagnose(source: str, progress: Progress | None = None) -> Diagnosis:
         labels, groups, [row.split for row in found.rows], _digests(found.rows, pictures)
     )
     coded = _au_facts(found.rows, split_of)
+    counts = Counter(zip(labels.tolist(), split_of, strict=True))
     classes = {
-        name: _by_split([s for s, k in zip(split_of, labels, strict=True) if k == number])
+        name: {split: counts[number, split] for split in SPLITS}
         for number, name in enumerate(found.class_names)
     }
-    training = [counts["train"] for counts in classes.values()]
+    training = [of["train"] for of in classes.values()]
     return Diagnosis(
         name=found.name,
         layout=found.layout,
@@ -135,15 +126,6 @@ def _faces_listing(source: str) -> Listing:
         components=CLASS_PAIRS,
         is_synthetic=True,
     )
-
-
-def _picture(row: Row) -> Picture:
-    digest = ingest.digest(row)
-    try:
-        image = ingest.read_row(row)
-    except images.Unreadable as error:
-        return Picture(digest, str(error))
-    return Picture(digest, "", image.shape[1], image.shape[0], splits.look(image))
 
 
 def _digests(rows: Sequence[Row], pictures: Sequence[Picture]) -> list[str]:

@@ -7,10 +7,8 @@ own, so a class or a split can change neither pose nor light. N pictures, A AUs,
 """
 
 import csv
-import multiprocessing
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,14 +21,13 @@ from rich.progress import Progress as Bar
 
 from trainables.cli import Parser, run_command
 from trainables.data import render, tables
-from trainables.data.cores import usable_cores
 from trainables.data.mesh import DIFFICULTIES, Difficulty, draw_nuisance, load_head
+from trainables.data.parallel import CHUNK, in_chunks
 from trainables.data.tables import AUS, CLASS_NAMES, SPLITS, Action, split_counts
 
 U8 = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 LEAST, MOST = 200, 100_000
-CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -115,32 +112,22 @@ def _render_chunk(people: Sequence[Person], spec: FacesSpec) -> U8:
     return np.stack([render_face(person, spec) for person in people])
 
 
-def _one_thread() -> None:
-    cv2.setNumThreads(1)
-
-
-def _pictures(people: Sequence[Person], spec: FacesSpec, workers: int | None) -> Iterator[U8]:
-    """(n, S, S, 3) pictures in order, a chunk at a time, drawn on all cores."""
-    chunks = [people[k : k + CHUNK] for k in range(0, len(people), CHUNK)]
+def _pictures(
+    people: Sequence[Person], spec: FacesSpec, progress: Progress | None, workers: int | None
+) -> Iterator[U8]:
+    """(n, S, S, 3) pictures in order, some at a time, drawn on all cores."""
+    told = None if progress is None else lambda _, done, total: progress(done, total)
     draw = partial(_render_chunk, spec=spec)
-    workers = workers or usable_cores()
-    if workers == 1 or len(chunks) == 1:
-        yield from map(draw, chunks)
-        return
-    context = multiprocessing.get_context("spawn")  # fork would copy the locks of torch's threads
-    with ProcessPoolExecutor(workers, context, _one_thread) as pool:
-        yield from pool.map(draw, chunks)
+    return in_chunks(draw, people, "render", told, few=CHUNK, workers=workers)
 
 
 def render_all(spec: FacesSpec, progress: Progress | None = None, workers: int | None = None) -> U8:
     """(N, 3, S, S) RGB pictures in the order of `draw_people`, the same for any `workers`."""
     images = np.empty((spec.count, 3, spec.size, spec.size), np.uint8)
     done = 0
-    for chunk in _pictures(draw_people(spec), spec, workers):
+    for chunk in _pictures(draw_people(spec), spec, progress, workers):
         images[done : done + len(chunk)] = chunk.transpose(0, 3, 1, 2)
         done += len(chunk)
-        if progress is not None:
-            progress(done, spec.count)
     return images
 
 
@@ -179,13 +166,11 @@ def _write_pictures(
     for folder in {(out / path_of(person)).parent for person in people}:
         folder.mkdir(parents=True, exist_ok=True)
     done = 0
-    for chunk in _pictures(people, spec, None):
+    for chunk in _pictures(people, spec, progress, None):
         for image in chunk:
             _, code = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
             (out / path_of(people[done])).write_bytes(code.tobytes())
             done += 1
-        if progress is not None:
-            progress(done, spec.count)
     (out / "SYNTHETIC.md").write_text(
         "# Synthetic\n\nNo real person is shown here. These faces were generated from the CC0 "
         "MakeHuman head mesh by\n`python -m trainables.data.faces`: "

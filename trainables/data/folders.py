@@ -3,6 +3,7 @@
 And folders of images without labels, as pretraining takes them.
 """
 
+import os
 from pathlib import Path
 
 from trainables.data.images import EXTENSIONS, is_image_name
@@ -40,17 +41,21 @@ def read(root: Path) -> Listing:
     splits = _split_folders(base)
     parents: list[tuple[str | None, Path]] = [*splits] or [(None, base)]
     found = [(split, folder) for split, parent in parents for folder in _folders(parent)]
+    files = [_files(folder) for _, folder in found]
     every = sorted({folder.name for _, folder in found}, key=natural)
-    empty = sorted(set(every) - {folder.name for _, folder in found if _files(folder)})
+    held = {folder.name for (_, folder), names in zip(found, files, strict=True) if names}
+    empty = sorted(set(every) - held)
     is_raf_db = every == [str(k) for k in range(1, 8)]
     folder_names = every if is_raf_db else [name for name in every if name not in empty]
     problems = [p for _, folder in found for p in _nested(folder, base)]
     if splits:
         problems += _beside(base, [parent for _, parent in splits])
+    label_of = {name: label for label, name in enumerate(folder_names)}
     rows = [
-        Row(path.relative_to(base).as_posix(), path, folder_names.index(folder.name), split)
-        for split, folder in found
-        for path in _files(folder)
+        Row(f"{place}/{name}", folder / name, label_of[folder.name], split)
+        for (split, folder), names in zip(found, files, strict=True)
+        for place in [folder.relative_to(base).as_posix()]
+        for name in names
     ]
     names = RAF_DB_NAMES if is_raf_db else tuple(folder_names)
     components = components_of(names)
@@ -93,7 +98,9 @@ def _is_hidden(path: Path, root: Path) -> bool:
 def _folders(base: Path) -> list[Path]:
     if not base.is_dir():
         return []
-    return sorted(p for p in base.iterdir() if p.is_dir() and not p.name.startswith("."))
+    with os.scandir(base) as found:  # which asks the system for no more than the names
+        names = [each.name for each in found if each.is_dir() and not each.name.startswith(".")]
+    return [base / name for name in sorted(names)]
 
 
 def _split_folders(base: Path) -> list[tuple[str, Path]]:
@@ -102,13 +109,11 @@ def _split_folders(base: Path) -> list[tuple[str, Path]]:
     return found if any(_folders(parent) for _, parent in found) else []
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path) -> list[str]:
     """All files a class folder holds: one that is no image is for the decoder to complain of."""
-    return sorted(
-        p
-        for p in folder.iterdir()
-        if not p.is_dir() and not p.name.startswith(".") and p.name.lower() not in _LITTER
-    )
+    with os.scandir(folder) as found:
+        names = [each.name for each in found if not each.is_dir()]
+    return sorted(n for n in names if not n.startswith(".") and n.lower() not in _LITTER)
 
 
 def _has_image(folder: Path) -> bool:

@@ -5,6 +5,7 @@ may be of views in turn: a fold to which generated images are added (synthetic.p
 """
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -109,7 +110,7 @@ def deal(bundle: DataBundle, folds: int, seed: int = 0) -> Ints:
     have = [[0] * len(totals) for _ in range(folds)]
     sizes, out = [0] * folds, np.zeros(len(labels), np.int64)
     for rows in _ordered(_groups(bundle), names, f"{seed}/{folds}"):
-        held = [(k, n) for k, n in enumerate(np.bincount(labels[rows]).tolist()) if n]
+        held = sorted(Counter(labels[rows].tolist()).items())
         shares = [sum(n * have[f][k] / totals[k] for k, n in held) for f in range(folds)]
         pick = min(range(folds), key=lambda f: (shares[f], sizes[f], f))  # noqa: B023  # used here
         for k, n in held:

@@ -4,8 +4,6 @@ A manifest names them in its column `frames`, in order of time, parted by semico
 beside the images as uint8 (F, 3, S, S); those of image k are starts[k] to starts[k + 1].
 """
 
-import errno
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data import images, ingest
+from trainables.data import decoding, images, ingest
 from trainables.data.entry import STAGING
-from trainables.data.ingest import Progress
 from trainables.data.listing import Listing, Row, several
+from trainables.data.parallel import Progress, in_threads
 
 REMEDY = "Restore them, or take them out of the column frames"
 Ints = NDArray[np.int64]
@@ -29,7 +27,7 @@ def are_in(listing: Listing) -> bool:
 def digests(rows: Sequence[Row], progress: Progress | None) -> list[list[str]]:
     """Hashes of the content of each row's frames; empty text where there is none to read."""
     flat = [replace(row, path=path) for row in rows for path in row.frames]
-    found = iter(ingest.in_threads(ingest.digest, flat, "read frames", progress))
+    found = iter(in_threads(ingest.digest, flat, "read frames", progress))
     return [[next(found) for _ in row.frames] for row in rows]
 
 
@@ -51,7 +49,7 @@ def look_over(rows: Sequence[Row], progress: Progress | None = None) -> tuple[st
     owned = _owned(rows)
     if not owned:
         return "", []
-    told = [f for f in ingest.in_threads(_fault_of, owned, "check frames", progress) if f]
+    told = [f for f in in_threads(_fault_of, owned, "check frames", progress) if f]
     with_frames = sum(bool(row.frames) for row in rows)
     note = f"{with_frames} of {len(rows)} images have frames before them, {len(owned)} in all."
     if not told:
@@ -104,11 +102,10 @@ def decode(
                 pixels = images.planes(read(row, path), size)
             except images.Unreadable as error:
                 return f"{path.name} of {row.id} ({error})"
-            if os.pwrite(file.fileno(), pixels.tobytes(), number * pixels.nbytes) < pixels.nbytes:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            decoding.write(file.fileno(), pixels, number)
             return ""
 
-        results = ingest.in_threads(work, list(enumerate(owned)), "decode frames", progress)
+        results = in_threads(work, list(enumerate(owned)), "decode frames", progress)
     bad = [fault for fault in results if fault]
     if bad:
         raise ValueError(

@@ -1,6 +1,7 @@
 """One image file -> pixels. S pixels a side; (3, S, S) uint8 RGB."""
 
 import io
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ Pixels = NDArray[np.uint8]
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 )
+_MOST_BYTES = 256 << 20  # of an image file: a video put there by mistake is not read whole
 _MATTE = 127  # what shows through a transparent pixel
 
 
@@ -23,6 +25,21 @@ class Unreadable(Exception):
 
 def is_image_name(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a file that may be an image. Raises Unreadable."""
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):  # reading a pipe would wait for ever
+            raise Unreadable("not a file")
+        if not 0 < about.st_size <= _MOST_BYTES:
+            raise Unreadable("too large for an image" if about.st_size else "empty file")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise Unreadable("missing") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in a name
+        raise Unreadable(str(error)) from error
 
 
 def decode(data: bytes, size: int) -> Pixels:
@@ -68,7 +85,7 @@ def _rgb(image: Image.Image) -> Pixels:
     if image.has_transparency_data:
         matte = Image.new("RGBA", image.size, (_MATTE, _MATTE, _MATTE, 255))
         image = Image.alpha_composite(matte, image.convert("RGBA"))
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _to_bytes(values: NDArray[Any]) -> Pixels:

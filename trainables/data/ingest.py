@@ -3,22 +3,17 @@
 Pixels never pile up: each image goes from its file to its place on disk.
 """
 
-import errno
 import hashlib
-import os
-import stat
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainables import metrics
-from trainables.data import aus, faces, images, leaks, splits
-from trainables.data.cores import usable_cores
+from trainables.data import aus, decoding, faces, images, leaks, splits
+from trainables.data.decoding import Decoded
 from trainables.data.listing import (
     SPLITS,
     Listing,
@@ -27,13 +22,8 @@ from trainables.data.listing import (
     same_subject,
     several,
 )
+from trainables.data.parallel import Progress
 from trainables.data.tables import BASIC_NAMES, CLASS_NAMES
-
-Progress = Callable[[str, int, int], None]  # what is done, how many of them, of how many
-_MOST_BYTES = 256 << 20  # of an image file: a video put there by mistake is not read whole
-Look = tuple[NDArray[np.uint64], NDArray[np.uint8]]  # what `splits.look` gives
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -58,86 +48,42 @@ class Content:
     ceiling: Mapping[str, float] = field(default_factory=dict)
 
 
-def in_threads(
-    work: Callable[[Item], Result], items: Sequence[Item], stage: str, progress: Progress | None
-) -> list[Result]:
-    """`work` of each item on all cores; decoding and hashing leave Python's lock alone."""
-    results = []
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        for result in pool.map(work, items):
-            results.append(result)
-            if progress is not None:
-                progress(stage, len(results), len(items))
-    return results
-
-
 def digest(row: Row) -> str:
     """Hash of the file's content; empty where there is none to read."""
     try:
-        return hashlib.sha256(_content(row.path)).hexdigest()
+        return hashlib.sha256(images.content(row.path)).hexdigest()
     except images.Unreadable:
         return ""
 
 
 def read_row(row: Row) -> images.Pixels:
     """The (height, width, 3) image of a row. Raises Unreadable."""
-    return images.read(_content(row.path))
+    return images.read(images.content(row.path))
 
 
-def _content(path: Path) -> bytes:
-    """The bytes of a file that may be an image. Raises Unreadable."""
-    try:
-        about = path.stat()
-        if not stat.S_ISREG(about.st_mode):  # reading a pipe would wait for ever
-            raise images.Unreadable("not a file")
-        if not 0 < about.st_size <= _MOST_BYTES:
-            raise images.Unreadable("too large for an image" if about.st_size else "empty file")
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise images.Unreadable("missing") from error
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in a name
-        raise images.Unreadable(str(error)) from error
-
-
-def decode_all(
-    listing: Listing, size: int, staging: Path, progress: Progress | None
-) -> tuple[splits.Hashes, splits.Thumbs]:
-    """Decode every image into the raw (N, 3, S, S) file `staging`; what to know them again by.
+def decode_all(listing: Listing, size: int, staging: Path, progress: Progress | None) -> Decoded:
+    """Decode every image into the raw (N, 3, S, S) file `staging`.
 
     Raises one ValueError for all the images that cannot be used.
     """
-    results = _decode(listing, size, staging, progress)
-    bad = [result for result in results if isinstance(result, str)]
-    if bad:
+    found = _decode(listing, size, staging, progress)
+    if found.faults:
         raise ValueError(
-            f"{len(bad)} of {len(results)} images of '{listing.name}' cannot be used: "
-            f"{several(bad)}. Restore them, or remove them with their label lines; "
-            "`python -m trainables.data.doctor` lists them all"
+            f"{len(found.faults)} of {len(listing.rows)} images of '{listing.name}' cannot be "
+            f"used: {several(_told(listing, found))}. Restore them, or remove them with their "
+            "label lines; `python -m trainables.data.doctor` lists them all"
         )
-    looks = [result for result in results if not isinstance(result, str)]
-    return np.stack([a for a, _ in looks]), np.stack([b for _, b in looks])
+    return found
 
 
-def _decode(
-    listing: Listing, size: int, staging: Path, progress: Progress | None
-) -> list[Look | str]:
-    """Decode what can be into the raw file; of each image its look, or what is wrong with it."""
-    with staging.open("wb") as file:
-        file.truncate(len(listing.rows) * 3 * size**2)  # an image that is not written is black
+def _decode(listing: Listing, size: int, staging: Path, progress: Progress | None) -> Decoded:
+    paths = [row.path for row in listing.rows]
+    return decoding.decode(paths, size, staging, "decode", progress)
 
-        def work(item: tuple[int, Row]) -> Look | str:
-            number, row = item
-            try:
-                image = read_row(row)
-            except images.Unreadable as error:
-                return f"{row.id} ({error})"
-            pixels = images.planes(image, size)
-            written = os.pwrite(file.fileno(), pixels.tobytes(), number * pixels.nbytes)
-            if written < pixels.nbytes:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return splits.look(image)  # not of `pixels`: a size must not move an image
 
-        return in_threads(work, list(enumerate(listing.rows)), "decode", progress)
+def _told(listing: Listing, found: Decoded) -> list[str]:
+    """What is wrong with each image that cannot be read."""
+    return [f"{listing.rows[k].id} ({fault})" for k, fault in sorted(found.faults.items())]
 
 
 def unlabelled(listing: Listing, size: int, staging: Path, progress: Progress | None) -> Content:
@@ -145,20 +91,20 @@ def unlabelled(listing: Listing, size: int, staging: Path, progress: Progress | 
 
     Those that cannot be read are left out and named in a note: a large folder has a few.
     """
-    results = _decode(listing, size, staging, progress)
-    bad = [result for result in results if isinstance(result, str)]
-    if len(bad) == len(results):
-        raise ValueError(f"none of the {len(bad)} images can be read: {several(bad)}")
-    left_out = f"{len(bad)} of {len(results)} images cannot be read, left out: {several(bad)}."
+    found = _decode(listing, size, staging, progress)
+    bad, count = _told(listing, found), len(listing.rows)
+    if len(bad) == count:
+        raise ValueError(f"none of the {count} images can be read: {several(bad)}")
+    left_out = f"{len(bad)} of {count} images cannot be read, left out: {several(bad)}."
     return Content(
         name=listing.name,
         class_names=listing.class_names,
         ids=tuple(row.id for row in listing.rows),
-        labels=np.zeros(len(results), np.int64),
-        splits=tuple("" if isinstance(result, str) else "train" for result in results),
-        aus=np.empty((len(results), 0), np.int8),
+        labels=np.zeros(count, np.int64),
+        splits=tuple("" if k in found.faults else "train" for k in range(count)),
+        aus=np.empty((count, 0), np.int8),
         au_names=(),
-        groups=np.arange(len(results)),
+        groups=np.arange(count),
         is_synthetic=listing.is_synthetic,
         notes=(left_out,) if bad else (),
     )
@@ -167,7 +113,7 @@ def unlabelled(listing: Listing, size: int, staging: Path, progress: Progress | 
 def from_listing(
     listing: Listing,
     digests: Sequence[str],
-    looks: tuple[splits.Hashes, splits.Thumbs],
+    looks: Decoded,
     policy: aus.Policy,
     joined: splits.Ints | None = None,
 ) -> Content:
@@ -178,7 +124,7 @@ def from_listing(
     joined = np.empty((0, 2), np.int64) if joined is None else joined
     rows = listing.rows
     labels = np.array([row.label for row in rows], np.int64)
-    exact, near = splits.alike(digests, *looks)
+    exact, near = splits.alike(digests, looks.hashes, looks.thumbs)
     same = np.concatenate([exact, near, joined, same_subject(rows)])
     groups = splits.group(len(rows), same)
     split_of = splits.assign(labels, groups, [row.split for row in rows], digests)

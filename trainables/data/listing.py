@@ -144,10 +144,10 @@ def _contradictions(listing: Listing) -> Iterable[str]:
 
 def once(rows: Sequence[Row]) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     """The rows without plain repeats, and a warning of these."""
-    kept = tuple(dict.fromkeys(rows))
-    repeats = [row.id for row, n in Counter(rows).items() if n > 1]
+    counts = Counter(rows)
+    repeats = [row.id for row, n in counts.items() if n > 1]
     told = f"listed more than once, read once: {several(repeats)}" if repeats else ""
-    return kept, (told,) if told else ()
+    return tuple(counts), (told,) if told else ()
 
 
 def is_synthetic(root: Path) -> bool:

@@ -3,6 +3,7 @@
 import csv
 import difflib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from trainables.data.listing import (
@@ -39,6 +40,8 @@ def read(path: Path) -> Listing:
     problems: list[str] = []
     lines = [(number, cells) for number, cells in table if any(cells.values())]
     names = sorted({cells["label"] for _, cells in lines if cells["label"]}, key=natural)
+    label_of = {name: label for label, name in enumerate(names)}
+    _is_inside.cache_clear()  # links may have changed since another manifest was read
     home = file.resolve().parent
     rows = []
     for number, cells in lines:
@@ -46,7 +49,7 @@ def read(path: Path) -> Listing:
         if problem:
             problems.append(f"{file.name}, line {number}: {problem}")
         else:
-            rows.append(_row(home, cells, names))
+            rows.append(_row(home, cells, label_of))
     kept, warnings = once(rows)
     odd = [column for column in columns if column not in COLUMNS]
     components = components_of(names) if names else None
@@ -118,7 +121,9 @@ def _problem(home: Path, cells: Mapping[str, str]) -> str:
 def _astray(home: Path, name: str) -> str:
     """What is wrong with the path of an image, if anything."""
     try:
-        inside = (home / name).resolve().is_relative_to(home)
+        path = home / name
+        is_plain = "\0" not in name and path.name not in ("", "..") and not path.is_symlink()
+        inside = _is_inside(path.parent if is_plain else path, home)
     except (OSError, ValueError, RuntimeError) as error:  # a zero byte, a loop of links
         return f"{name!r} is no path ({error})"
     if not inside:  # a manifest may come from anybody, and must not pull in other files
@@ -126,15 +131,20 @@ def _astray(home: Path, name: str) -> str:
     return ""
 
 
+@lru_cache(maxsize=4096)  # many images lie in one folder, and to resolve a path takes long
+def _is_inside(path: Path, home: Path) -> bool:
+    return path.resolve().is_relative_to(home)
+
+
 def _frames(cells: Mapping[str, str]) -> list[str]:
     return [name for name in map(str.strip, cells.get("frames", "").split(";")) if name]
 
 
-def _row(home: Path, cells: Mapping[str, str], names: list[str]) -> Row:
+def _row(home: Path, cells: Mapping[str, str], label_of: Mapping[str, int]) -> Row:
     return Row(
         id=cells.get("id") or cells["path"],
         path=home / cells["path"],
-        label=names.index(cells["label"]),
+        label=label_of[cells["label"]],
         split=SPLIT_OF.get(cells.get("split", "").lower()),
         aus=cells.get("aus") or None,
         frames=tuple(home / name for name in _frames(cells)),

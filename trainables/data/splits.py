@@ -6,60 +6,24 @@ an image, and a new image moves few others.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.images import square
+from trainables.data.likeness import MOST_IMAGES, REACH, Hashes, Ints, Thumbs, near_pairs
 
-Ints = NDArray[np.int64]
-Hashes = NDArray[np.uint64]  # (N, 2): of the image, and of its mirror image
-Thumbs = NDArray[np.uint8]  # (N, 8, 8, 3)
-
-VERSION = 2  # part of the cache key: raise it when a change here moves an image
-LOOK_PIXELS = 64  # images are compared at one size, whatever the size of the run
+VERSION = 3  # part of the cache key: raise it when a change here moves an image
 SEED = 0  # one split for everybody: a split drawn anew for each trial would leak
-MOST_BITS = 6  # of 64 that two copies of a picture may differ in …
-MOST_LEVELS = 10.0  # … and of 255 that their thumbnails may differ by, on average
-MOST_IMAGES = 40_000  # more are compared by content only: the comparison is quadratic
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 _ORDER = ("val", "test", "train")  # train last: what fits nowhere else is at home there
-_BLOCK = 512
-
-
-def look(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
-    """Difference hashes (2,) and thumbnail (8, 8, 3) to know a (height, width, 3) image by."""
-    image = square(image, LOOK_PIXELS)
-    grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (9, 8), interpolation=cv2.INTER_AREA)
-    both = np.stack([grey, grey[:, ::-1]]).astype(np.int16)
-    bits = np.packbits((np.diff(both, axis=2) > 0).reshape(2, 64), axis=1)
-    thumb = cv2.resize(image, (8, 8), interpolation=cv2.INTER_AREA)
-    return bits.view(np.uint64).ravel(), thumb
 
 
 def alike(digests: Sequence[str], hashes: Hashes, thumbs: Thumbs) -> tuple[Ints, Ints]:
     """(P, 2) pairs of the same content, and (Q, 2) pairs of other content that look alike."""
     near, content = near_pairs(hashes, thumbs), np.array(digests, np.str_)
     return exact_pairs(digests), near[content[near[:, 0]] != content[near[:, 1]]]
-
-
-def near_pairs(hashes: Hashes, thumbs: Thumbs) -> Ints:
-    """(P, 2) pairs of images that look alike, mirrored or not; none of a very large set."""
-    found = [np.empty((0, 2), np.int64)]
-    if len(hashes) > MOST_IMAGES:
-        return found[0]
-    for start in range(0, len(hashes), _BLOCK):
-        block = hashes[start : start + _BLOCK, 0]
-        for is_mirrored in (0, 1):
-            bits = np.bitwise_count(block[:, None] ^ hashes[None, start:, is_mirrored])
-            pairs = np.argwhere(bits <= MOST_BITS) + start
-            pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-            other = thumbs[:, :, ::-1] if is_mirrored else thumbs
-            gap = np.abs(thumbs[pairs[:, 0]].astype(np.int16) - other[pairs[:, 1]])
-            found.append(pairs[gap.mean((1, 2, 3)) <= MOST_LEVELS])
-    return np.unique(np.concatenate(found), axis=0)
 
 
 def exact_pairs(digests: Sequence[str]) -> Ints:
@@ -86,8 +50,9 @@ def unsought(count: int) -> list[str]:
     if count <= MOST_IMAGES:
         return []
     return [
-        f"Above {MOST_IMAGES:,} images only copies that are equal byte by byte are looked for: "
-        f"among these {count:,}, pictures that merely look alike may stand in two splits."
+        f"Above {MOST_IMAGES:,} images not all pairs that could look alike are compared: among "
+        f"these {count:,}, each with some {REACH * 7:,} others, a few copies that differ in light "
+        "may stand in two splits."
     ]
 
 
@@ -143,21 +108,22 @@ def _deal(labels: Ints, ranked: Sequence[Ints], missing: Sequence[str]) -> NDArr
     classes, labels = np.unique(labels, return_inverse=True)
     counts = np.bincount(labels, minlength=len(classes))
     wanted = [quotas(int(n), missing) for n in counts]
-    room = np.array([[quota[split] for quota in wanted] for split in _ORDER])
-    held = [np.bincount(labels[members], minlength=len(classes)) for members in ranked]
-    is_large = [_excess(h, room[:2]).min() > 0 for h in held]  # for val and for test
+    room = [[quota[split] for quota in wanted] for split in _ORDER]
+    held = [Counter(labels[members].tolist()) for members in ranked]
+    is_large = [min(_excess(h, left) for left in room[:2]) > 0 for h in held]  # for val, for test
     out = np.empty(len(labels), dtype="<U5")
     # The large ones first, largest of all in front: else train fills up, and val stays empty.
     for k in sorted(range(len(ranked)), key=lambda k: -len(ranked[k]) if is_large[k] else 0):
-        excess = _excess(held[k], room).tolist()
+        excess = [_excess(held[k], left) for left in room]
         least = min(excess)
         is_train = 0 < least == excess[-1]  # of equally overfull splits, train
         pick = len(excess) - 1 if is_train else excess.index(least)
-        room[pick] -= held[k]
+        for label, n in held[k].items():
+            room[pick][label] -= n
         out[ranked[k]] = _ORDER[pick]
     return out
 
 
-def _excess(held: Ints, room: Ints) -> Ints:
-    """How many images of a group each split has no room for."""
-    return np.asarray(np.maximum(held - np.maximum(room, 0), 0).sum(1), np.int64)
+def _excess(held: Mapping[int, int], room: Sequence[int]) -> int:
+    """How many images of a group a split has no room for."""
+    return sum(max(0, n - max(0, room[label])) for label, n in held.items())

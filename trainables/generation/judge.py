@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from trainables import metrics
-from trainables.data import splits
 from trainables.data.bundle import DataBundle, Split
+from trainables.data.likeness import look, near_pairs
 from trainables.features import judges
 from trainables.generation.agreement import can_be_learned, classifier
 from trainables.generation.looks import Floats, fit_looks
@@ -92,8 +92,8 @@ def memorised(seen: Seen, mirrored: Floats) -> Judgement:
 def alike_share(train: Split, images: NDArray[np.uint8]) -> float:
     """Share of the images that perceptual hashes take for a training image, mirrored or not."""
     both = [*train.images, *images]
-    looks = [splits.look(np.asarray(image).transpose(1, 2, 0)) for image in both]
-    near = splits.near_pairs(np.stack([h for h, _ in looks]), np.stack([t for _, t in looks]))
+    looks = [look(np.asarray(image).transpose(1, 2, 0)) for image in both]
+    near = near_pairs(np.stack([h for h, _ in looks]), np.stack([t for _, t in looks]))
     across = near[(near[:, 0] < len(train)) & (near[:, 1] >= len(train)), 1]
     return len(np.unique(across)) / len(images)
 

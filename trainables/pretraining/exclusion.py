@@ -1,8 +1,8 @@
 """Which images a network must not be pretrained on, and the proof that it was not.
 
 N images, M held out, S pixels a side. Images are compared as the network sees them, decoded to S
-pixels: by their pixels, and by what they look like (`data/splits.py`), each mirrored or not. A crop
-of another size or place is another picture to this: no fingerprint finds it.
+pixels: by their pixels, and by what they look like (`data/likeness.py`), each mirrored or not. A
+crop of another size or place is another picture to this: no fingerprint finds it.
 """
 
 import hashlib
@@ -12,17 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data import splits
+from trainables.data import likeness
 from trainables.data.bundle import DataBundle
-from trainables.data.ingest import Progress, in_threads
 from trainables.data.listing import several
+from trainables.data.parallel import Progress, in_threads
 
 Pixels = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 _BLOCK = 512
 RULE = (
-    f"equal pixels, or at most {splits.MOST_BITS} of 64 bits of the difference hash and "
-    f"{splits.MOST_LEVELS:g} of 255 levels of the thumbnail apart, mirrored or not"
+    f"equal pixels, or at most {likeness.MOST_BITS} of 64 bits of the difference hash and "
+    f"{likeness.MOST_LEVELS:g} of 255 levels of the thumbnail apart, mirrored or not"
 )
 
 
@@ -31,8 +31,8 @@ class Fingerprints:
     """What to know images by."""
 
     digests: tuple[str, ...]  # of the pixels: the same for an image and its mirror image
-    hashes: splits.Hashes
-    thumbs: splits.Thumbs
+    hashes: likeness.Hashes
+    thumbs: likeness.Thumbs
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -47,9 +47,9 @@ def fingerprints(
 ) -> Fingerprints:
     """Of (N, 3, S, S) images, or of some rows of them, read one by one."""
 
-    def work(number: int) -> tuple[str, splits.Hashes, splits.Thumbs]:
+    def work(number: int) -> tuple[str, likeness.Hashes, likeness.Thumbs]:
         image = np.ascontiguousarray(images[number].transpose(1, 2, 0))
-        return pixel_digest(image), *splits.look(image)
+        return pixel_digest(image), *likeness.look(image)
 
     chosen = range(len(images)) if rows is None else rows
     found = in_threads(work, chosen, "fingerprint", progress)
@@ -89,10 +89,10 @@ def alike(candidates: Fingerprints, held: Fingerprints) -> Bools:
         block = slice(start, start + _BLOCK)
         for is_mirrored in (0, 1):
             bits = np.bitwise_count(candidates.hashes[block, :1] ^ held.hashes[:, is_mirrored])
-            near, of = np.nonzero(bits <= splits.MOST_BITS)
+            near, of = np.nonzero(bits <= likeness.MOST_BITS)
             other = held.thumbs[:, :, ::-1] if is_mirrored else held.thumbs
             gap = np.abs(candidates.thumbs[block][near].astype(np.int16) - other[of])
-            found[start + near[gap.mean((1, 2, 3)) <= splits.MOST_LEVELS]] = True
+            found[start + near[gap.mean((1, 2, 3)) <= likeness.MOST_LEVELS]] = True
     return found
 
 

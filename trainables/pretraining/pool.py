@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trainables.data import cache
 from trainables.data.bundle import DataBundle
-from trainables.data.ingest import Progress
+from trainables.data.parallel import Progress
 from trainables.pretraining.exclusion import Proof, exclude, fingerprints, verify
 
 
