@@ -92,7 +92,8 @@ def _codes(one: Ints, other: Ints, count: int) -> Ints:
     is_mirrored = second >= count
     second = second - count * is_mirrored
     kept = (first < second) & (first < count)
-    return ((first * count + second) * 2 + is_mirrored)[kept]
+    codes: Ints = ((first * count + second) * 2 + is_mirrored)[kept]
+    return codes
 
 
 def _alike(codes: Ints, thumbs: Thumbs) -> Ints:

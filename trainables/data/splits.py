@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.likeness import MOST_IMAGES, REACH, Hashes, Ints, Thumbs, near_pairs
+from trainables.data.likeness import MOST_IMAGES, REACH, Hashes, Thumbs, near_pairs
+
+Ints = NDArray[np.int64]
 
 VERSION = 3  # part of the cache key: raise it when a change here moves an image
 SEED = 0  # one split for everybody: a split drawn anew for each trial would leak
