@@ -76,17 +76,19 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
+    p.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     p.add_argument("--quick", action="store_true", help="tiny sizes")
     p.add_argument("--repeats", type=int, default=3, help="of each measurement; the best counts")
     p.add_argument("--sizes", nargs="+", type=int, default=[1000, 10_000, 100_000, 300_000])
     p.add_argument("--folder", type=Path, help="where files may lie for a while (some 10 GB)")
     p.add_argument("--results", type=Path, default=HERE / "results" / "data.json")
     args = p.parse_args()
+    if unknown := [part for part in args.parts if part not in PARTS]:
+        p.error(f"unknown part '{unknown[0]}'; known: {', '.join(PARTS)}")
     known = json.loads(args.results.read_text()) if args.results.exists() else {}
     folder = Path(tempfile.mkdtemp(prefix="data-benchmark-", dir=args.folder))
     try:
-        for part in args.parts:
+        for part in args.parts or PARTS:
             about = {"date": str(date.today()), "cores": os.cpu_count(), "is_quick": args.quick}
             about["load"] = round(os.getloadavg()[0], 1)
             rows = PARTS[part](folder, args)

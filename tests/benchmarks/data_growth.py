@@ -128,7 +128,7 @@ def _trained(clock: Clock, bundle: Any) -> None:
     with clock("batches of an epoch, augmented"):
         for _ in training.plan.batches(0.9, order, torch.Generator().manual_seed(0)):
             pass
-    with clock("an epoch (smallest network, one batch in 8)"):
+    with clock("training on an eighth (smallest network)"):
         training.train_on(len(bundle.train) // 8)
     with clock("scores of validation"):
         training.predict(bundle.val)
