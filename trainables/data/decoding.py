@@ -66,16 +66,16 @@ def _decode_some(files: Sequence[tuple[int, Path]], size: int, staging: Path) ->
                 continue
             square = images.square(image, size)
             planes[:] = square.transpose(2, 0, 1)
-            write(file.fileno(), planes, number)
+            write(file.fileno(), planes, number * planes.nbytes)
             if size != likeness.LOOK_PIXELS:  # a size must not move an image to another split
                 square = images.square(image, likeness.LOOK_PIXELS)
             greys[k], thumbs[k] = likeness.reduced(square)
     return Decoded(likeness.difference_hashes(greys), thumbs, faults)
 
 
-def write(file: int, pixels: images.Pixels, number: int) -> None:
-    """Put an image in its place of a raw file. Raises OSError where the disk is full."""
-    if os.pwrite(file, pixels.data, number * pixels.nbytes) < pixels.nbytes:
+def write(file: int, pixels: images.Pixels, place: int) -> None:
+    """Put pixels in their place of a file, in bytes. Raises OSError where the disk is full."""
+    if os.pwrite(file, pixels.data, place) < pixels.nbytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

@@ -11,6 +11,7 @@ The labels and AUs of test are sealed: `load` does not read them, `unseal` does.
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.data import decoding
 from trainables.data.bundle import DataBundle, Sequences, Split
 from trainables.data.ingest import Content
 from trainables.data.listing import SPLITS
+from trainables.data.parallel import in_threads
 from trainables.data.splits import Ints
 
 log = logging.getLogger(__name__)
@@ -28,6 +31,7 @@ log = logging.getLogger(__name__)
 FORMAT = 2  # part of the key: raise it when a change here changes what is stored
 STAGING = ".raw"  # ends the names of pixels not yet dealt to the splits; a whole entry has none
 _SEALED = ("test_labels.npy", "test_aus.npy")
+_PIECE = 16  # images that are written at a time
 _BLOCKS, _BLOCK = 64, 4096  # of an image file, what its checksum covers
 Pixels = NDArray[np.uint8]
 
@@ -124,13 +128,19 @@ def write(
 
 
 def _save_pixels(path: Path, pixels: Pixels, rows: Ints) -> None:
-    """`np.save(path, pixels[rows])` a few images at a time."""
+    """`np.save(path, pixels[rows])` a few images at a time, by threads."""
     shape = (len(rows), *pixels.shape[1:])
     with path.open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for start in range(0, len(rows), 64):
-            file.write(np.ascontiguousarray(pixels[rows[start : start + 64]]).data)
+        file.flush()
+        begin, each = file.tell(), math.prod(shape[1:])
+
+        def put(start: int) -> None:
+            piece = np.ascontiguousarray(pixels[rows[start : start + _PIECE]])
+            decoding.write(file.fileno(), piece, begin + start * each)
+
+        in_threads(put, range(0, len(rows), _PIECE), "write", None)
 
 
 def _save_frames(folder: Path, split: str, pixels: Pixels, starts: Ints, rows: Ints) -> None:

@@ -102,7 +102,7 @@ def decode(
                 pixels = images.planes(read(row, path), size)
             except images.Unreadable as error:
                 return f"{path.name} of {row.id} ({error})"
-            decoding.write(file.fileno(), pixels, number)
+            decoding.write(file.fileno(), pixels, number * pixels.nbytes)
             return ""
 
         results = in_threads(work, list(enumerate(owned)), "decode frames", progress)
