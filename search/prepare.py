@@ -195,8 +195,7 @@ def _of_space(
     earlier, told = _earlier(args, root, fitted, sizes, bundle)
     anchors = [*anchors, *((role, dict(flat)) for role, flat in first_trials(earlier))]
     job = Job(args, words, root, fitted, sizes, data, bundle, anchors, earlier)
-    _check_folds(args, bundle)
-    return job, notes + more + others + told
+    return job, notes + more + others + told + _check_folds(args, bundle)
 
 
 def _of_configs(
@@ -214,18 +213,24 @@ def _of_configs(
     data, bundle = read()
     refuse_taught((flat for _, flat in trials), bundle.name)
     given.check(given.once(args, trials), bundle)
-    _check_folds(args, bundle)
+    notes = _check_folds(args, bundle)
     sized = given.at_size(space, args, sizes)
-    return Job(args, words, root, sized, sizes, data, bundle, trials), []
+    return Job(args, words, root, sized, sizes, data, bundle, trials), notes
 
 
-def _check_folds(args: argparse.Namespace, bundle: "DataBundle") -> None:
-    """Raise ValueError where the images are too few, or too much alike, for the folds."""
+def _check_folds(args: argparse.Namespace, bundle: "DataBundle") -> list[str]:
+    """What to know of the folds. Raises ValueError where the images are too few, or too much alike,
+    for them."""
     from trainables.config import TrialConfig
-    from trainables.data.folds import rows_of
+    from trainables.data.folds import rows_of, undivided
 
-    if args.folds > 1:
-        rows_of(bundle, TrialConfig(folds=args.folds, fold_seed=args.fold_seed))
+    if args.folds == 1:
+        return []
+    config = TrialConfig(folds=args.folds, fold_seed=args.fold_seed)
+    rows_of(bundle, config)
+    alone = ", ".join(undivided(bundle, config))
+    why = "all images are one, or of one person, so that no fold both trains and validates it"
+    return [f"in one fold only: {alone} ({why})"] if alone else []
 
 
 def _earlier(

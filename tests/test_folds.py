@@ -11,7 +11,7 @@ from small_data import draw
 from trainables.config import Part, TrialConfig
 from trainables.data import cache, manifest
 from trainables.data.bundle import DataBundle, Split
-from trainables.data.folds import Chosen, deal, fold_of
+from trainables.data.folds import Chosen, deal, fold_of, undivided
 from trainables.features.trial import run as run_features
 from trainables.trial import Training
 
@@ -122,6 +122,11 @@ def test_a_fold_that_there_is_not_is_refused(folds, fold, told):
 def test_too_few_different_images_are_refused():
     with pytest.raises(ValueError, match="too few, or too much alike, for 3 folds"):
         fold_of(bundle_of([0, 1] * 9, groups=np.arange(18) // 9), with_fold(0))
+
+
+def test_a_class_of_one_person_is_told():
+    bundle = bundle_of([0, 0, 0, 1, 1, 1, 2], [0, 1, 2, 3, 3, 3, 4])
+    assert undivided(bundle, TrialConfig(folds=2)) == ["c1", "c2"]
 
 
 def test_a_view_is_indexed_like_the_array_it_stands_for():

@@ -89,11 +89,21 @@ def rows_of(bundle: DataBundle, config: TrialConfig) -> tuple[Ints, Ints]:
     dealt = deal(bundle, config.folds, config.fold_seed)
     counts = np.bincount(dealt, minlength=config.folds)
     if not counts.all():
+        apart = len(np.unique(_groups(bundle)))
         raise ValueError(
             f"{len(dealt)} images for training and validation are too few, or too much alike, for "
-            f"{config.folds} folds: give fewer --folds"
+            f"{config.folds} folds: what is of one picture or person stays together, which leaves "
+            f"{apart} that can be dealt; give fewer --folds"
         )
     return np.flatnonzero(dealt != config.fold), np.flatnonzero(dealt == config.fold)
+
+
+def undivided(bundle: DataBundle, config: TrialConfig) -> list[str]:
+    """Classes whose images are all in one fold: no fold both trains and validates them."""
+    dealt = deal(bundle, config.folds, config.fold_seed)
+    labels = np.concatenate([bundle.train.labels, bundle.val.labels])
+    places = (np.unique(dealt[labels == k]) for k in range(len(bundle.class_names)))
+    return [n for n, own in zip(bundle.class_names, places, strict=True) if len(own) == 1]
 
 
 def deal(bundle: DataBundle, folds: int, seed: int = 0) -> Ints:
