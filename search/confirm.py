@@ -61,7 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         return 0
     if not args.skip_run:
-        configs = confirmation.save_plan(plan, folder)
+        try:
+            configs = confirmation.save_plan(plan, folder)
+        except OSError as error:
+            raise OSError(
+                f"a confirmation is kept in its run, and '{folder}' cannot be written "
+                f"({error.strerror}): copy the run to where it can be"
+            ) from error
         command = _command(args, store.meta(), configs, plan, rest, is_begun)
         say(console, "runs", shlex.join(["search.run", *command]))
         code = run.main(command)

@@ -162,6 +162,12 @@ def test_a_rerun_on_data_that_have_changed_since_is_not_judged(run):
     assert confirmation.read_facts(run.root) is None
 
 
+def test_a_run_that_cannot_be_written_to_is_told(run):
+    (run.root / confirmation.FOLDER).write_text("in the way")
+    with pytest.raises(OSError, match="is kept in its run, and .* cannot be written"):
+        confirm.main([str(run.root)])
+
+
 # --- in earnest -------------------------------------------------------------------------------
 
 
