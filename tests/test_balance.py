@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from trainables.au_task import watch
 from trainables.augment import Batch
 from trainables.balance import BALANCES, Balance, Losses, without_conflict
-from trainables.config import Flat, TrialConfig, check_au_settings
+from trainables.config import Flat, TrialConfig
+from trainables.contradictions import check_au_settings
 from trainables.data import cache
 from trainables.optim import Stepper
 from trainables.store import Predictions

@@ -2,7 +2,8 @@
 
 import pytest
 
-from trainables.config import LOSSES_THAT_REBALANCE, Part, TrialConfig, check_rebalancing
+from trainables.config import LOSSES_THAT_REBALANCE, Part, TrialConfig
+from trainables.contradictions import check_rebalancing
 
 FLAT = {"loss": "focal", "loss.gamma": 2.0, "lr": 0.01, "seed": 3}
 

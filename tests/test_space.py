@@ -13,8 +13,8 @@ from spaces.anchors import first_tries, lacking
 from spaces.catalog import NAMES, find
 from spaces.space import Choice, Dimension, IntRange, LogUniform, Space, Uniform, applies
 from spaces.tiers import TIERS, at_tier, baseline
-from trainables.config import TrialConfig, check_rebalancing
-from trainables.contradictions import check_config
+from trainables.config import TrialConfig
+from trainables.contradictions import check_config, check_rebalancing
 
 TOY = Space(
     "toy",

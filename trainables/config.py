@@ -143,32 +143,11 @@ CURRICULUM_FULL_AT, DEFERRED_START, BASICS_SHARE = 0.5, 0.7, 0.1  # of the build
 # Each of these changes how much a class weighs; two at once multiply (methods 2.4 and 5.2).
 LOSSES_THAT_REBALANCE = ("class_balanced", "balanced_softmax", "ldam")
 
-
-def check_rebalancing(config: TrialConfig) -> None:
-    """Raise ValueError when a trial asks for more than one imbalance correction."""
-    if config.loss.name in LOSSES_THAT_REBALANCE and config.rebalance.name != "none":
-        raise ValueError(
-            f"loss '{config.loss.name}' already corrects the class imbalance, and so does "
-            f"rebalance '{config.rebalance.name}': two corrections multiply. "
-            "Set rebalance to 'none' or take loss 'cross_entropy' or 'focal'"
-        )
-
-
-def check_folds(config: TrialConfig) -> None:
-    """Raise ValueError unless the fold is one of the folds."""
-    if not 1 <= config.folds <= MOST_FOLDS:
-        raise ValueError(f"folds {config.folds}: give 1 (the data set's own split) to {MOST_FOLDS}")
-    if not 0 <= config.fold < config.folds:
-        raise ValueError(
-            f"fold {config.fold} is not among {config.folds} folds, which are 0 to "
-            f"{config.folds - 1}: set folds, or fold to 0"
-        )
-    if config.folds > 1 and config.synthetic.name == "generated":
-        raise ValueError(
-            "synthetic 'generated' has learned from images of every fold, so that none would be "
-            "held out: set synthetic to 'none' or 'repeated', or folds to 1"
-        )
-
+AU_EXTRAS = {  # parts of AU supervision, and their names when off
+    "au_balance": "fixed",
+    "au_prior": "none",
+    "au_reading": "none",
+}
 
 SHORTCUTS = {  # (part, name): what a network can learn there in place of the expression
     ("augment", "minority_only"): "only pictures of rare classes are distorted strongly, so that "
@@ -176,44 +155,6 @@ SHORTCUTS = {  # (part, name): what a network can learn there in place of the ex
     ("synthetic.classes", "tail"): "only rare classes have generated images, so that whatever "
     "gives these away tells the class: 'all' is the honest choice",
 }
-
-AU_EXTRAS = {  # parts of AU supervision, and their names when off
-    "au_balance": "fixed",
-    "au_prior": "none",
-    "au_reading": "none",
-}
-LEARNED_BALANCES = ("uncertainty", "gradnorm")  # they set the weight of the AU task themselves
-
-
-def check_au_settings(config: TrialConfig) -> None:
-    """Raise ValueError for settings of AU supervision that contradict each other or the rest.
-
-    They do without AU supervision, and where LDAM meets an addition.
-    """
-    if config.au_reading.name != "none" and config.loss.name == "ldam":
-        raise ValueError(
-            f"au_reading '{config.au_reading.name}' adds to the logits, and loss 'ldam' is defined "
-            "on cosines: set au_reading to 'none' or take another loss"
-        )
-    if has_au_task(config):
-        return
-    for name, off in AU_EXTRAS.items():
-        part: Part = getattr(config, name)
-        if part.name != off:
-            raise ValueError(
-                f"{name} '{part.name}' needs AU supervision, and this trial has none: set au_loss "
-                f"and an au_weight above 0, or {name} to '{off}'"
-            )
-
-
-def check_synthetic(config: TrialConfig) -> None:
-    """Raise ValueError for generated images without a set that they come from."""
-    if config.synthetic.name == "generated" and config.synthetic_set == "none":
-        raise ValueError(
-            "synthetic 'generated' needs a set of generated images, and synthetic_set is 'none': "
-            "give --synthetic FOLDER or, of given configurations, that setting (python -m "
-            "trainables.generation makes one), or set synthetic to 'none' or 'repeated'"
-        )
 
 
 def has_au_task(config: TrialConfig) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trainables.attention import ATTENTIONS, AU_AWARE
 from trainables.backbones import Backbone, build_backbone
-from trainables.config import Part, TrialConfig, drives_size
+from trainables.config import Part, TrialConfig, drives_size, has_au_task
 from trainables.fusion import FUSIONS, Fusion
 from trainables.heads import HEADS, Additive, Components, penalty_of, small_linear
 from trainables.local import LocalBranch, local_of
@@ -228,7 +228,7 @@ def _stage(config: TrialConfig) -> int:
 
 def _learns_aus(config: TrialConfig, aus: int) -> bool:
     """Whether the trial has an AU task; without an AU loss or with no weight it has none."""
-    asked = config.au_weight > 0 and config.au_loss.name != "none"
+    asked = has_au_task(config)
     if asked and not aus:
         raise ValueError(
             f"au_weight is {config.au_weight} with AU loss '{config.au_loss.name}', "

@@ -1,4 +1,4 @@
-"""Arrays out of the bytes of an .npz file without pickle, quickly where many files are alike.
+"""Arrays as the bytes of an .npz file, and back without pickle, quickly where files are alike.
 
 `numpy.load` spends most of its time on the table of the zip file. Files of predictions of one run
 are alike byte for byte but for the numbers, so the places found in one hold for the next, if all
@@ -38,6 +38,13 @@ class Member:
 
 _layouts: dict[int, tuple[Member, ...]] = {}  # by the size of the file; a cache, no state
 _names: dict[int, tuple[NDArray[np.str_], tuple[str, ...]]] = {}  # a cache, no state
+
+
+def pack(**arrays: NDArray[Any]) -> bytes:
+    """The file of these arrays."""
+    data = io.BytesIO()
+    np.savez(data, **arrays)  # type: ignore[arg-type]  # `allow_pickle`, in numpy's own signature
+    return data.getvalue()
 
 
 def read(data: bytes) -> Arrays:

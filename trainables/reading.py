@@ -49,7 +49,7 @@ class Reading(nn.Module):
         self.is_blind = is_blind
 
     def forward(self, logits: Tensor, au_logits: Tensor | None) -> Tensor:
-        assert au_logits is not None, "checked by config.check_au_settings"
+        assert au_logits is not None, "checked by contradictions.check_au_settings"
         probs = au_logits.detach().sigmoid()
         if self.is_blind:  # in use, the mean of what it was trained on
             probs = torch.rand_like(probs) if self.training else torch.full_like(probs, 0.5)

@@ -8,7 +8,6 @@ N images, F features.
 import contextlib
 import fcntl
 import hashlib
-import io
 import logging
 import os
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables import npz
 from trainables.data.bundle import DataBundle
 from trainables.store import replace_file
 
@@ -37,10 +37,8 @@ def reference_losses(bundle: DataBundle) -> NDArray[np.float64]:
         if (found := _stored(path, len(bundle.train))) is not None:
             return found
         losses = out_of_fold_losses(bundle)
-        data = io.BytesIO()
-        np.savez(data, losses=losses)
         try:
-            replace_file(path, data.getvalue())
+            replace_file(path, npz.pack(losses=losses))
         except OSError as error:  # somebody else's cache, or a full disk: then every trial computes
             log.warning("the reference losses cannot be kept in '%s': %s", path, error)
     return losses
@@ -115,8 +113,7 @@ def _content(bundle: DataBundle) -> str:
 def _stored(path: Path, count: int) -> NDArray[np.float64] | None:
     """The losses of the file; None where there is none, or half a one."""
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            losses: NDArray[np.float64] = file["losses"]
+        losses: NDArray[np.float64] = npz.read(path.read_bytes())["losses"]
     except FileNotFoundError:
         return None
     except Exception as error:  # whatever a torn file may look like

@@ -12,7 +12,6 @@ N images, K classes, A action units.
 """
 
 import errno
-import io
 import json
 import math
 import os
@@ -196,16 +195,14 @@ class TrialStore:
         return [rows[epoch] for epoch in sorted(rows)]
 
     def save_predictions(self, split: str, predictions: Predictions) -> None:
-        data = io.BytesIO()
-        np.savez(
-            data,
+        data = npz.pack(
             ids=np.array(predictions.ids, dtype=np.str_),
             labels=predictions.labels,
             probs=predictions.probs.astype(np.float16),
             aus=predictions.aus,
             au_probs=predictions.au_probs.astype(np.float16),
         )
-        self.write(f"{split}.npz", data.getvalue())
+        self.write(f"{split}.npz", data)
 
     def predictions(self, split: str) -> Predictions | None:
         """The stored predictions, rows of `probs` summing to 1; None where there are none.

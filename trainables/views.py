@@ -5,12 +5,13 @@ and adjustments are tried, without the model (analysis/posthoc.py). Light: no to
 V views, N images, K classes.
 """
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from trainables import npz
 
 PLAIN, FLIP = "plain", "flip"
 SCALES = (0.9, 1.1)
@@ -53,23 +54,20 @@ def affordable(epochs: int, train: int, val: int, test: int) -> tuple[str, ...]:
 
 def pack(views: Views) -> bytes:
     """The file."""
-    data = io.BytesIO()
-    np.savez(
-        data,
+    return npz.pack(
         ids=np.array(views.ids, dtype=np.str_),
         names=np.array(views.names, dtype=np.str_),
         logits=views.logits.astype(np.float16),
         norms=views.norms.astype(np.float32),
     )
-    return data.getvalue()
 
 
 def unpack(data: bytes, path: Path) -> Views:
     """What the file holds. Raises ValueError for one that cannot be read or is not finite."""
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as f:
-            ids, names = tuple(map(str, f["ids"])), tuple(map(str, f["names"]))
-            logits, norms = f["logits"].astype(np.float32), f["norms"]
+        found = npz.read(data)
+        ids, names = npz.names(found["ids"]), tuple(map(str, found["names"]))
+        logits, norms = found["logits"].astype(np.float32), found["norms"]
     except Exception as error:
         raise ValueError(f"{path}: not a file of views ({error})") from error
     if logits.shape[:2] != (len(names), len(ids)) or len(norms) not in (0, logits.shape[-1]):

@@ -12,7 +12,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.config import TrialConfig, check_folds
+from trainables.config import TrialConfig
+from trainables.contradictions import check_folds
 from trainables.data.bundle import DataBundle, Split
 from trainables.data.splits import Ints
 
