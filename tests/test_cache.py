@@ -15,7 +15,7 @@ from small_data import class_folders, draw, rafce
 from trainables.config import Part, TrialConfig
 from trainables.data import aus, cache, entry, ingest
 from trainables.data.aus import Policy
-from trainables.loop import make_feed
+from trainables.feed import make_feed
 
 SIZE = 16
 

@@ -8,9 +8,9 @@ from torch import Generator, Tensor
 from trainables.augment import Batch
 from trainables.config import TrialConfig
 from trainables.data.tables import AU_NAMES, box_around, region_maps
+from trainables.feed import make_feed
 from trainables.geometry import affine, flip
 from trainables.local import LOCALS, LocalBranch, local_of, pool_boxes, shaken
-from trainables.loop import make_feed
 from trainables.mixing import cutmix, mixup
 from trainables.model import FERModel, build_model
 

@@ -10,11 +10,11 @@ from test_trial import QUICK, new_trial, timeless
 from torch import Generator
 
 from search import check
-from trainables import loop
 from trainables.backbones import build_backbone
 from trainables.config import Flat, TrialConfig, pacing_horizon
 from trainables.contradictions import check_curriculum
 from trainables.data import cache
+from trainables.feed import Feed
 from trainables.orders import ORDERS
 from trainables.pacing import check_sizes, pace
 from trainables.trial import Training, run_trial
@@ -262,5 +262,5 @@ def test_an_average_over_the_tail_is_judged_like_any_other() -> None:
 
 def test_images_are_as_they_are_unless_size_is_driven(faces) -> None:
     feed = Training(TrialConfig.from_flat(QUICK), cache.load(faces)).plan.feed
-    assert isinstance(feed, loop.Feed)
+    assert isinstance(feed, Feed)
     assert feed.size == 0

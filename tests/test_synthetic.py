@@ -18,6 +18,7 @@ from trainables.config import TrialConfig
 from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
 from trainables.data.folds import fold_of, view
+from trainables.feed import CARRIED, make_feed, on_device
 from trainables.generation.provenance import identity
 from trainables.generation.synthetic_set import (
     IMAGES,
@@ -27,7 +28,6 @@ from trainables.generation.synthetic_set import (
     set_for,
     write_set,
 )
-from trainables.loop import CARRIED, make_feed, on_device
 from trainables.synthetic import SYNTHETIC, additional, best, extended
 from trainables.trial import Training, run_trial
 

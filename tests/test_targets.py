@@ -9,7 +9,7 @@ import torch
 from trainables.config import TrialConfig
 from trainables.data import cache
 from trainables.data.bundle import DataBundle
-from trainables.loop import make_feed
+from trainables.feed import make_feed
 from trainables.targets import pair_chances, training_targets
 from trainables.trial import Training
 

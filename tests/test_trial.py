@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Generator, nn
 
-from trainables import metrics
+from trainables import loop, metrics
 from trainables.augment import Batch
 from trainables.averages import Average
 from trainables.balance import Losses
@@ -16,6 +16,7 @@ from trainables.config import Flat, TrialConfig
 from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
 from trainables.optim import Stepper, micro_batches
+from trainables.ranks import ALONE
 from trainables.store import Row, RunStore, TrialStore
 from trainables.trial import Training, run_trial
 
@@ -148,6 +149,22 @@ def test_a_loss_that_is_not_finite_fails_with_its_reason(faces, tmp_path) -> Non
     assert trial.result() is None  # filed by the caller
 
 
+def test_a_loss_that_is_not_finite_is_told_in_its_parts_without_waiting_for_the_epoch(
+    faces, monkeypatch
+) -> None:
+    sums = {"train_loss": torch.tensor(float("inf")), "emotion_loss": torch.tensor(6.0),
+            "au_loss": torch.tensor(float("inf"))}  # fmt: skip
+    with pytest.raises(FloatingPointError, match=r"is inf \(emotion_loss 2, au_loss inf\)"):
+        loop.means_of(sums, 3, ALONE)
+    monkeypatch.setattr(loop, "LOOK", 2)
+    training = Training(TrialConfig.from_flat({**QUICK, "batch_size": 8}), cache.load(faces))
+    with torch.no_grad():
+        next(training.model.parameters()).fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="the training loss is nan"):
+        training.train_on(64)
+    assert training.average.updates == 2
+
+
 def test_two_corrections_are_refused(faces, tmp_path) -> None:
     trial = new_trial(tmp_path, {"loss": "balanced_softmax", "rebalance": "sampler"})
     with pytest.raises(ValueError, match="two corrections"):
@@ -219,7 +236,7 @@ def test_short_memory_halves_the_batch_and_keeps_the_gradient(caplog) -> None:
     ]
     assert steppers[1].parts == 4
     assert "cut into 4" in caplog.text
-    assert values[0] == pytest.approx(values[1])
+    torch.testing.assert_close(values[0], values[1])
     assert values[0]["part"] == pytest.approx(values[0]["train_loss"])
     torch.testing.assert_close(whole.weight, cut.weight)
     with pytest.raises(torch.OutOfMemoryError):

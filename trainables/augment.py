@@ -16,6 +16,7 @@ from torch import Generator
 from trainables import mixing, protection, trivial
 from trainables.batch import AUGMENTS, MIXERS, Batch, Counts, Transform, chain, join, take
 from trainables.config import SHORTCUTS
+from trainables.device import bring
 from trainables.geometry import affine, flip
 from trainables.photometric import degrade, erase, photometric
 
@@ -68,7 +69,7 @@ def minority_only(class_counts: Counts, au_names: Sequence[str]) -> Transform:
 
     def apply(batch: Batch, generator: Generator) -> Batch:
         plain, hard = mild(batch, generator), strong(batch, generator)
-        chosen = is_rare.to(batch.targets.device)[batch.targets.argmax(1)]
+        chosen = bring(is_rare, batch.targets.device)[batch.targets.argmax(1)]
         rows = torch.arange(len(chosen), device=chosen.device)
         return take(join(plain, hard), torch.where(chosen, len(chosen) + rows, rows))
 

@@ -6,7 +6,7 @@ AVERAGES: builder(*, hyper-parameters) -> Tail, what becomes of the last part of
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,15 @@ def swa(*, start: float = 0.75, rate: float = 0.25) -> Tail:
     return Tail(start, rate)
 
 
+class Pairs(NamedTuple):
+    """The tensors of an average, and those of the model that they are the averages of."""
+
+    model: nn.Module
+    means: list[Tensor]
+    floats: list[Tensor]  # in the order of `means`
+    others: list[tuple[Tensor, Tensor]]  # counters and the like, of which the last value counts
+
+
 class Average(nn.Module):
     """Running average of a model's weights and buffers: exponential, then the mean over the tail.
 
@@ -67,9 +76,11 @@ class Average(nn.Module):
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay, self.tail = decay, tail or Tail()
         self.updates, self.is_mean = 0, False
+        self._pairs: Pairs | None = None
 
     def begin(self, progress: float) -> None:
         """Before an epoch: when the tail begins, what was averaged is forgotten."""
+        self._pairs = None
         if not self.is_mean and progress >= self.tail.start:
             self.updates, self.is_mean = 0, True
 
@@ -78,11 +89,11 @@ class Average(nn.Module):
         self.updates += 1
         decayed = 1 - min(self.decay, self.updates / (10 + self.updates))
         share = 1 / self.updates if self.is_mean else decayed
-        old, new = _floats(self.model), _floats(model)
-        torch._foreach_lerp_(old, new, share)
-        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
-            if not mine.is_floating_point():
-                mine.copy_(theirs)
+        if self._pairs is None or self._pairs.model is not model:
+            self._pairs = pairs_of(self.model, model)  # to find them takes longer than to average
+        torch._foreach_lerp_(self._pairs.means, self._pairs.floats, share)
+        for mine, theirs in self._pairs.others:
+            mine.copy_(theirs)
 
     def state(self) -> dict[str, Any]:
         """All that a resumed trial needs, but for the weights."""
@@ -92,9 +103,13 @@ class Average(nn.Module):
         self.updates, self.is_mean = state["updates"], state["is_mean"]
 
 
-def _floats(model: nn.Module) -> list[Tensor]:
-    tensors: Iterable[Tensor] = (*model.parameters(), *model.buffers())
-    return [t for t in tensors if t.is_floating_point()]
+def pairs_of(average: nn.Module, model: nn.Module) -> Pairs:
+    """The tensors of both, side by side."""
+    mine, theirs = ((*module.parameters(), *module.buffers()) for module in (average, model))
+    both = list(zip(mine, theirs, strict=True))
+    floats = [pair for pair in both if pair[0].is_floating_point()]
+    others = [pair for pair in both if not pair[0].is_floating_point()]
+    return Pairs(model, [mean for mean, _ in floats], [value for _, value in floats], others)
 
 
 @torch.no_grad()

@@ -27,13 +27,14 @@ class Losses(NamedTuple):
     au: Tensor | None = None  # lambda L_AU and all else that supervises AUs
     parts: Mapping[str, Tensor] = {}  # detached
 
-    def numbers(self) -> dict[str, float]:
-        """Of both tasks together, of each task, and of the parts."""
-        emotion, au = float(self.emotion.detach()), 0.0
-        if self.au is not None:
-            au = float(self.au.detach())
-        parts = {name: float(part) for name, part in self.parts.items()}
-        return {"train_loss": emotion + au, TASKS[0]: emotion, TASKS[1]: au, **parts}
+    def numbers(self) -> dict[str, Tensor]:
+        """Of both tasks together, of each task, and of the parts: float64 scalars on the device,
+        as reading one makes a GPU wait."""
+        au = torch.zeros_like(self.emotion) if self.au is None else self.au
+        of_tasks, of_parts = (self.emotion, au), self.parts.values()
+        values = torch.stack([*of_tasks, *of_parts]).detach().double()
+        names = ("train_loss", *TASKS, *self.parts)
+        return dict(zip(names, (values[0] + values[1], *values), strict=True))
 
 
 class Lesson(NamedTuple):

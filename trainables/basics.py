@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from trainables.augment import MIXERS, Batch, Transform
 from trainables.config import BASICS_SHARE, TrialConfig, basics_ends
+from trainables.device import constant
 from trainables.prototypes import mixed
 from trainables.registry import Registry
 
@@ -121,11 +122,10 @@ def virtual_compounds(components: Pairs, mixing: str) -> Transform:
         mixed = mixer(replace(batch, targets=own), generator)  # whose parts a face is made of
         share = mixed.targets.diagonal()[:, None]
         others = mixed.targets - torch.diag(share[:, 0])
-        partner = torch.where(
-            others.amax(1) > 0, others.argmax(1), torch.arange(len(own)).to(own).long()
-        )
+        itself = torch.arange(len(own), device=own.device)
+        partner = torch.where(others.amax(1) > 0, others.argmax(1), itself)
         first, second = batch.targets, batch.targets[partner]
-        made = torch.einsum("nk,nl,klm->nm", first, second, table.to(first))
+        made = torch.einsum("nk,nl,klm->nm", first, second, constant(table, first))
         total = made.sum(1, keepdim=True)
         plain = share * first + (1 - share) * second
         targets = torch.where(total > 0, made / total.clamp_min(1e-12), plain)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from trainables.device import bring
 from trainables.registry import Registry
 
 Counts = NDArray[np.integer]
@@ -59,7 +60,13 @@ def chain(*transforms: Transform) -> Transform:
 def uniform(low: float, high: float, like: Tensor, generator: Generator) -> Tensor:
     """(N,) draws on the device of `like`."""
     draws = torch.rand(len(like), generator=generator, device=generator.device)
-    return (low + (high - low) * draws).to(like.device)
+    return bring(low + (high - low) * draws, like.device)
+
+
+def befallen(probability: float, like: Tensor, generator: Generator) -> Tensor:
+    """Places (n,) of the images to which something of this probability happens, on their device."""
+    draws = torch.rand(len(like), generator=generator, device=generator.device)
+    return bring((draws < probability).nonzero()[:, 0], like.device)
 
 
 def happens(probability: float, generator: Generator) -> bool:
@@ -70,7 +77,7 @@ def happens(probability: float, generator: Generator) -> bool:
 def partners(batch: Batch, generator: Generator) -> Tensor:
     """(N,) another order of the images."""
     order = torch.randperm(len(batch.images), generator=generator, device=generator.device)
-    return order.to(batch.images.device)
+    return bring(order, batch.images.device)
 
 
 def take(batch: Batch, rows: slice | Tensor) -> Batch:

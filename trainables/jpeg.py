@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trainables.device import bring, constant
+
 LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
     (12, 12, 14, 19, 26, 58, 60, 55),
@@ -38,9 +40,11 @@ TO_YCBCR = (
 def compressed(images: Tensor, quality: Tensor) -> Tensor:
     """The images after saving and loading, each with its quality in 1 to 100."""
     size = images.shape[-1]
-    colours, cosines = images.new_tensor(TO_YCBCR), _cosines(images)
-    ycc = torch.einsum("ij,njhw->nihw", colours, (images * 255).round())
-    ycc = ycc - ycc.new_tensor([128, 0, 0])[:, None, None]
+    colours, cosines = torch.tensor(TO_YCBCR, dtype=images.dtype), _cosines(images)
+    back = bring(torch.linalg.inv(colours), images.device)  # a GPU would wait for an inverse
+    grey = constant([128, 0, 0], images)[:, None, None]
+    ycc = torch.einsum("ij,njhw->nihw", bring(colours, images.device), (images * 255).round())
+    ycc = ycc - grey
     padding = (0, -size % 8, 0, -size % 8)
     padded = functional.pad(ycc, padding, mode="replicate")
     blocks = padded.unflatten(3, (-1, 8)).unflatten(2, (-1, 8))
@@ -49,8 +53,8 @@ def compressed(images: Tensor, quality: Tensor) -> Tensor:
     kept = (found / steps).round() * steps
     blocks = torch.einsum("uy,niaubv,vx->niaybx", cosines, kept, cosines)
     ycc = blocks.flatten(4, 5).flatten(2, 3)[:, :, :size, :size]
-    ycc = ycc + ycc.new_tensor([128, 0, 0])[:, None, None]
-    rgb = torch.einsum("ij,njhw->nihw", torch.linalg.inv(colours), ycc.round())
+    ycc = ycc + grey
+    rgb = torch.einsum("ij,njhw->nihw", back, ycc.round())
     return rgb.round().clamp(0, 255) / 255
 
 
@@ -64,6 +68,6 @@ def _cosines(like: Tensor) -> Tensor:
 
 def _steps(like: Tensor, quality: Tensor) -> Tensor:
     """(n, 3, 8, 8) what each frequency is rounded to a multiple of, as libjpeg scales it."""
-    tables = like.new_tensor([LUMINANCE, CHROMINANCE, CHROMINANCE])
+    tables = constant([LUMINANCE, CHROMINANCE, CHROMINANCE], like)
     scale = torch.where(quality < 50, (5000 / quality).floor(), 200 - 2 * quality)
     return ((tables * scale[:, None, None, None] + 50) / 100).floor().clamp(1, 255)

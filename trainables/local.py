@@ -17,6 +17,7 @@ from torchvision.ops import roi_align
 
 from trainables.config import TrialConfig
 from trainables.data.tables import box_around
+from trainables.device import constant
 from trainables.registry import Registry
 
 GATE = 0.1  # as that of attention: near identity at the start
@@ -112,7 +113,7 @@ class LocalBranch(nn.Module):
 def pool_boxes(features: Tensor, boxes: Tensor, cells: int) -> Tensor:
     """(N, B, C, cells, cells): means of the map over a grid of cells in each box."""
     n, _, height, width = features.shape
-    scaled = boxes.float() * boxes.new_tensor([width, height, width, height])
+    scaled = boxes.float() * constant([width, height, width, height], boxes)
     owner = torch.arange(n, device=boxes.device).repeat_interleave(boxes.shape[1])
     places = torch.cat([owner[:, None], scaled.flatten(0, 1)], 1)
     found = roi_align(features.float(), places, cells, sampling_ratio=2, aligned=True)

@@ -3,6 +3,7 @@
 N images, S pixels a side, K classes, V views.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.nn import functional
 from trainables.config import TrialConfig
 from trainables.data.bundle import Split
 from trainables.heads import Additive
-from trainables.loop import EVALUATION_BATCH
+from trainables.loop import outputs
 from trainables.model import FERModel
 from trainables.ranks import Ranks
 from trainables.views import FLIP, PLAIN, Views, affordable, file_of, pack
@@ -67,19 +68,11 @@ def logits_of(
     device: torch.device,
     dtype: torch.dtype,
     ranks: Ranks,
-) -> NDArray[np.float32]:  # six: those of `loop.predict` and the view
+) -> NDArray[np.float32]:  # six: those of `loop.outputs`
     """This rank's logits (n, K) of a view of its share of the images."""
-    model.eval()
-    rows, _ = ranks.share(len(split))
-    out = []
-    for start in range(rows.start, rows.stop, EVALUATION_BATCH):
-        stop = min(start + EVALUATION_BATCH, rows.stop)
-        images = torch.from_numpy(np.array(split.images[start:stop])).to(device)
-        seen = view(images.float() / 255, name)
-        with torch.autocast(device.type, dtype, enabled=device.type == "cuda"):
-            found = model(seen.contiguous(memory_format=torch.channels_last))
-        out.append(found.logits.float().cpu())
-    return torch.cat(out).numpy()
+    found = outputs(model, split, device, dtype, ranks, partial(view, name=name))
+    logits: NDArray[np.float32] = torch.cat([out.logits.float() for out in found]).cpu().numpy()
+    return logits
 
 
 def class_norms(model: nn.Module, config: TrialConfig) -> NDArray[np.float32]:

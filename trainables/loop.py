@@ -4,37 +4,30 @@ With several ranks each trains on its share of every batch, and normalises by th
 N images, K classes, A action units, S pixels, R region-map size.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Generator, Tensor, nn
-from torch.nn import functional
+from torch import Tensor, nn
 
-from trainables.augment import AUGMENTS, Batch, Transform
+from trainables.augment import Batch
 from trainables.averages import Average
 from trainables.balance import Losses
 from trainables.basics import basic_loss
 from trainables.batch import take
-from trainables.config import TrialConfig
-from trainables.data import aus
-from trainables.data.bundle import DataBundle, Split
-from trainables.data.tables import region_maps
-from trainables.local import local_of
+from trainables.data.bundle import Split
+from trainables.device import mixed_precision, streamed
 from trainables.losses import region_loss
-from trainables.mixing import mixing
 from trainables.model import Output
 from trainables.optim import Stepper
 from trainables.prototypes import Prior
 from trainables.ranks import ALONE, Ranks
-from trainables.targets import training_targets
 
 EVALUATION_BATCH = 256
-CARRIED = 1024  # images at a time to the device
-REGION_SIZE = 16  # region maps are supervision for feature maps, which are no finer
+LOOK = 50  # steps after which the losses are looked at: looking makes a GPU, and all ranks, wait
 
 
 @dataclass(frozen=True)
@@ -99,94 +92,6 @@ class Objective:
             yield "region_loss", self.region_weight, (of_own / (share * of_all)) * mean
 
 
-@dataclass(frozen=True)
-class Feed:
-    """Training images as batches: whole on the device when they fit, else from the memory map."""
-
-    images: Tensor | NDArray[np.uint8]  # (N, 3, S, S): on the device, or memory-mapped
-    targets: Tensor  # (N, K)
-    aus: Tensor  # (N, A)
-    regions: Tensor | None  # (A, R, R), the same template for every image
-    boxes: Tensor | None  # (B, 4), likewise
-    mirror: Tensor | None  # (A,) which AU each becomes in a mirror, where sides are kept
-    augment: Transform
-    mixing: Callable[[float], Transform]  # by progress
-    batch_size: int
-    device: torch.device
-    size: int = 0  # to which images are made smaller; 0: as they are
-
-    def batches(
-        self, order: NDArray[np.int64], generator: Generator, progress: float = 0.0
-    ) -> Iterator[Batch]:
-        """The images in this order, augmented; a last batch of one is left out (batch norm)."""
-        rows, mix = torch.from_numpy(order), self.mixing(progress)
-        for chosen in rows.split(self.batch_size):
-            if len(chosen) == 1:
-                return
-            at = chosen.to(self.device)
-            images = self._take(chosen, at)
-            regions, boxes = (
-                None if template is None else template.expand(len(at), *template.shape)
-                for template in (self.regions, self.boxes)
-            )
-            pixels = self._resized(images.float() / 255)
-            batch = Batch(pixels, self.targets[at], self.aus[at], regions, boxes, self.mirror)
-            yield mix(self.augment(batch, generator), generator)
-
-    def _resized(self, pixels: Tensor) -> Tensor:
-        if self.size in (0, pixels.shape[-1]):
-            return pixels
-        small = functional.interpolate(pixels, (self.size,) * 2, mode="bilinear", antialias=True)
-        return small.clamp(0, 1)
-
-    def _take(self, chosen: Tensor, at: Tensor) -> Tensor:
-        """uint8 images (N, 3, S, S) on the device; `at` is `chosen` on the device."""
-        if isinstance(self.images, Tensor):
-            return self.images[at]
-        return torch.from_numpy(self.images[chosen.numpy()]).to(self.device, non_blocking=True)
-
-
-def on_device(images: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """The images there, brought piece by piece: the host may have no room for them all."""
-    out = torch.empty(images.shape, dtype=torch.uint8, device=device)
-    for start in range(0, len(images), CARRIED):
-        piece = np.array(images[start : start + CARRIED])
-        out[start : start + CARRIED] = torch.from_numpy(piece)
-    return out
-
-
-def make_feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> Feed:
-    """The training images of a trial, ready to be indexed."""
-    train = bundle.train
-    targets = training_targets(bundle, config.soft_labels)
-    pastes = "cutmix" in (config.mix.name, config.basics.args.get("mixing"))
-    uses_regions = bool(bundle.au_names) and (config.region_weight > 0 or pastes)
-    regions = torch.from_numpy(region_maps(bundle.au_names, REGION_SIZE)) if uses_regions else None
-    boxes = local_of(config).boxes.to(device)
-    mirror = aus.mirror(bundle.au_names)
-    images: Tensor | NDArray[np.uint8] = train.images
-    if device.type == "cuda" and train.images.nbytes < 0.5 * _free_bytes():
-        images = on_device(train.images, device)
-    counts, augment = bundle.class_counts(), config.augment
-    return Feed(
-        images,
-        targets.to(device),
-        torch.from_numpy(train.aus.astype(np.float32)).to(device),
-        None if regions is None else regions.to(device),
-        boxes if len(boxes) else None,
-        None if mirror is None else torch.tensor(mirror, device=device),
-        AUGMENTS[augment.name](counts, bundle.au_names, **augment.args),
-        mixing(config.mix, counts, config.mix_off),
-        config.batch_size,
-        device,
-    )
-
-
-def _free_bytes() -> float:
-    """Of the GPU, as far as a process that has only a share of it may count on them."""
-    return torch.cuda.mem_get_info()[0] * torch.cuda.get_per_process_memory_fraction()
-
-
 def train_epoch(
     model: nn.Module,
     average: Average,
@@ -201,21 +106,30 @@ def train_epoch(
     """
     model.train()
     stepper.norms = None
-    sums: dict[str, float] = {}
-    images = 0
+    sums: dict[str, Tensor] = {}
+    steps = images = 0
     for batch in batches:
         learning_rate()
         is_measured = objective.au_weight > 0 and stepper.norms is None and has_aus(batch)
-        own = stepper.step(batch, partial(objective, model, whole=batch), is_measured)
-        found = objective.ranks.mean(own)
-        if not np.isfinite(found["train_loss"]):
-            detail = ", ".join(f"{name} {part:g}" for name, part in list(found.items())[1:])
-            raise FloatingPointError(f"the training loss is {found['train_loss']} ({detail})")
+        found = stepper.step(batch, partial(objective, model, whole=batch), is_measured)
         average.update(model)
-        images += len(batch.images)
-        for name, number in found.items():
-            sums[name] = sums.get(name, 0.0) + number * len(batch.images)
-    return {name: total / max(1, images) for name, total in sums.items()}
+        steps, images = steps + 1, images + len(batch.images)
+        for name, value in found.items():
+            sums[name] = len(batch.images) * value + sums.get(name, 0.0)
+        if steps % LOOK == 0:
+            means_of(sums, images, objective.ranks)
+    return means_of(sums, images, objective.ranks)
+
+
+def means_of(sums: Mapping[str, Tensor], images: int, ranks: Ranks) -> dict[str, float]:
+    """The mean losses of so many images on all ranks. Raises FloatingPointError on NaN."""
+    if not sums:
+        return {}
+    found = ranks.mean({name: float(total) / images for name, total in sums.items()})
+    if not np.isfinite(found["train_loss"]):
+        detail = ", ".join(f"{name} {part:g}" for name, part in list(found.items())[1:])
+        raise FloatingPointError(f"the training loss is {found['train_loss']} ({detail})")
+    return found
 
 
 def has_aus(batch: Batch) -> bool:
@@ -235,21 +149,31 @@ def predict(
 
     Each rank looks at its share of the images and all get the whole.
     """
-    model.eval()
     probs, au_probs = [], []
-    rows, _ = ranks.share(len(split))
-    for start in range(rows.start, rows.stop, EVALUATION_BATCH):
-        stop = min(start + EVALUATION_BATCH, rows.stop)
-        images = torch.from_numpy(np.array(split.images[start:stop]))
-        with torch.autocast(device.type, dtype, enabled=device.type == "cuda"):
-            pixels = images.to(device).float() / 255
-            out = model(pixels.contiguous(memory_format=torch.channels_last))
-        probs.append(out.logits.float().softmax(1).cpu())
-        found = out.au_logits
-        au_probs.append(
-            images.new_zeros((len(images), 0), dtype=torch.float32)
-            if found is None
-            else found.float().sigmoid().cpu()
-        )
-    own = torch.cat(probs).numpy(), torch.cat(au_probs).numpy()
+    for out in outputs(model, split, device, dtype, ranks):
+        logits, none = out.logits.float(), out.logits.new_zeros((len(out.logits), 0))
+        probs.append(logits.softmax(1))
+        au_probs.append((none if out.au_logits is None else out.au_logits).float().sigmoid())
+    own = [torch.cat(found).cpu().numpy() for found in (probs, au_probs)]
     return ranks.gather(own[0], len(split)), ranks.gather(own[1], len(split))
+
+
+@torch.inference_mode()
+def outputs(
+    model: nn.Module,
+    split: Split,
+    device: torch.device,
+    dtype: torch.dtype,
+    ranks: Ranks,
+    view: Callable[[Tensor], Tensor] = lambda images: images,
+) -> Iterator[Output]:  # six: the five of `predict`, and how the images are looked at
+    """What the model says of a view of this rank's share of the images, batch by batch."""
+    model.eval()
+    share, _ = ranks.share(len(split))
+    places = np.arange(share.start, share.stop)
+    pieces = [places[at : at + EVALUATION_BATCH] for at in range(0, len(places), EVALUATION_BATCH)]
+    for images in streamed(split.images, pieces, device):
+        pixels = view(images.float().div_(255)).contiguous(memory_format=torch.channels_last)
+        with mixed_precision(device, dtype):
+            out: Output = model(pixels)
+        yield out

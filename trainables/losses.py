@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from trainables.device import constant
 from trainables.rebalance import REBALANCE as REBALANCE  # stands beside the losses
 from trainables.rebalance import effective_weights
 from trainables.registry import Registry
@@ -61,7 +62,7 @@ def class_balanced(class_counts: Counts, *, beta: float = 0.99) -> Loss:
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         log_p = logits.float().log_softmax(1)
-        return -(targets * tensor(weights, log_p) * log_p).sum(1)
+        return -(targets * constant(weights, log_p) * log_p).sum(1)
 
     return loss
 
@@ -80,7 +81,7 @@ def ldam(class_counts: Counts, *, margin: float = 0.5, scale: float = LDAM_SCALE
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         z = logits.float()
-        shift = torch.diag(tensor(margins, z))
+        shift = torch.diag(constant(margins, z))
         log_p = (z[:, None, :] - shift).log_softmax(2)  # (N, K, K): row k as if k were the truth
         return -(targets * log_p.diagonal(dim1=1, dim2=2)).sum(1)
 
@@ -96,7 +97,7 @@ def balanced_softmax(class_counts: Counts, *, tau: float = 1.0) -> Loss:
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         z = logits.float()
-        return -(targets * (z + tensor(shift, z)).log_softmax(1)).sum(1)
+        return -(targets * (z + constant(shift, z)).log_softmax(1)).sum(1)
 
     return loss
 
@@ -165,7 +166,7 @@ def weighted_asymmetric(positives: Counts, known: Counts) -> Loss:
         x, y = logits.float(), targets.float().clamp_min(0)
         absent = x.sigmoid().detach() * functional.logsigmoid(-x)
         cost = -(y * functional.logsigmoid(x) + (1 - y) * absent)
-        return mean_of_known(tensor(weights, x) * cost, targets)
+        return mean_of_known(constant(weights, x) * cost, targets)
 
     return loss
 
@@ -175,7 +176,7 @@ def weighted_bce(weights: NDArray[np.floating]) -> Loss:
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         x, y = logits.float(), targets.float().clamp_min(0)
-        present = tensor(weights, x) * functional.logsigmoid(x)
+        present = constant(weights, x) * functional.logsigmoid(x)
         return mean_of_known(-(y * present + (1 - y) * functional.logsigmoid(-x)), targets)
 
     return loss
@@ -204,8 +205,3 @@ def mean_of(cost: Tensor, counted: Tensor) -> Tensor:
     """Mean over the AUs of each row (N,) that count; 0 for a row without any."""
     total = torch.where(counted, cost, torch.zeros_like(cost)).sum(1)
     return total / counted.sum(1).clamp_min(1)
-
-
-def tensor(values: NDArray[np.floating], like: Tensor) -> Tensor:
-    """The constants on the device of the logits."""
-    return torch.as_tensor(values, dtype=like.dtype, device=like.device)

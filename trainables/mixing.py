@@ -25,6 +25,7 @@ from trainables.batch import (
     uniform,
 )
 from trainables.config import Part
+from trainables.device import bring
 from trainables.geometry import squares
 
 
@@ -94,8 +95,8 @@ def remix(
         share, order = beta(alpha, generator), partners(batch, generator)
         other = take(batch, order)
         own = torch.full((len(order),), share, device=order.device)
-        ratio = counts.to(order.device)[batch.targets.argmax(1)]
-        ratio = ratio / counts.to(order.device)[other.targets.argmax(1)]
+        of_class = bring(counts, order.device)
+        ratio = of_class[batch.targets.argmax(1)] / of_class[other.targets.argmax(1)]
         own = torch.where((ratio >= kappa) & (own < tau), 0.0, own)
         own = torch.where((ratio <= 1 / kappa) & (1 - own < tau), 1.0, own)
         targets = torch.lerp(other.targets, batch.targets, own[:, None].to(batch.targets))
@@ -151,8 +152,8 @@ def cutmix(class_counts: Counts, *, alpha: float = 1.0, probability: float = 0.5
         if not happens(probability, generator):
             return batch
         order, images = partners(batch, generator), batch.images
-        side = torch.full((len(images),), math.sqrt(1 - beta(alpha, generator)))
-        side = side.to(images.device)
+        length = math.sqrt(1 - beta(alpha, generator))
+        side = torch.full((len(images),), length, device=images.device)
         x0 = uniform(0, 1, images, generator) * (1 - side)
         y0 = uniform(0, 1, images, generator) * (1 - side)
         box = squares(x0, y0, side, images.shape[-1])

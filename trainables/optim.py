@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.balance import TASKS, Balance, Losses, Pair
 from trainables.batch import Batch, take
+from trainables.device import mixed_precision, training_dtype
 from trainables.replica import Replica
 from trainables.sam import Ascent
 from trainables.taskwise import TaskGradients
@@ -17,6 +18,7 @@ from trainables.taskwise import TaskGradients
 log = logging.getLogger(__name__)
 
 BatchLoss = Callable[[Batch], Losses]
+Numbers = dict[str, Tensor]  # scalars on the device
 
 
 class Stepper:
@@ -43,12 +45,10 @@ class Stepper:
         self.replica: Replica | None = None
         # Numbers in the largest batch tried; elsewhere memory does not run out in this way.
         self.rehearsed = 0.0 if device.type == "cuda" else math.inf
-        half = device.type == "cuda"
-        bf16 = half and torch.cuda.is_bf16_supported(including_emulation=False)
-        self.dtype = torch.bfloat16 if bf16 else torch.float16 if half else torch.float32
+        self.dtype = training_dtype(device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
 
-    def step(self, batch: Batch, loss: BatchLoss, by_task: bool = False) -> dict[str, float]:
+    def step(self, batch: Batch, loss: BatchLoss, by_task: bool = False) -> Numbers:
         """One update on the batch; its mean loss, before balancing, and the parts of that.
 
         `by_task` shows the gradients of the tasks by themselves, in `norms`, for one more backward
@@ -80,7 +80,7 @@ class Stepper:
             self.parts,
         )
 
-    def _step(self, batch: Batch, loss: BatchLoss, by_task: bool) -> dict[str, float]:
+    def _step(self, batch: Batch, loss: BatchLoss, by_task: bool) -> Numbers:
         on_gpu = [self.device] if self.device.type == "cuda" else []
         if self.ascent is None:
             sums = self._differentiate(batch, loss, by_task)
@@ -90,25 +90,26 @@ class Stepper:
             with self.ascent.climbed(self.parameters):
                 self._differentiate(batch, loss, by_task)
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        foreach = True if self.device.type == "cpu" else None  # elsewhere it is torch's choice
+        nn.utils.clip_grad_norm_(self.parameters, self.clip, foreach=foreach)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.balance.learns:
             self._learn(sums)
         return {name: value for name, value in sums.items() if name not in TASKS}
 
-    def _differentiate(self, batch: Batch, loss: BatchLoss, by_task: bool) -> dict[str, float]:
+    def _differentiate(self, batch: Batch, loss: BatchLoss, by_task: bool) -> Numbers:
         """Set the gradients, still scaled, to those of the batch on all ranks; its losses."""
         self.optimizer.zero_grad(set_to_none=True)
         gradients = TaskGradients(self.parameters, by_task)
-        sums: dict[str, float] = {}
+        sums: Numbers = {}
         pieces = list(micro_batches(batch, self.parts))
         for number, (part, share) in enumerate(pieces, 1):
             is_exchanged = number == len(pieces) and not by_task  # once a step
             with nullcontext() if is_exchanged or self.replica is None else self.replica.hold():
                 found = self.backward(part, loss, share, gradients)
             for name, value in found.items():
-                sums[name] = sums.get(name, 0.0) + share * value
+                sums[name] = share * value + sums.get(name, 0.0)
         if by_task:
             norms = gradients.join(self.balance.rule.join, self.replica)
             self.norms = finite_pair(norms, self.scaler.get_scale())
@@ -116,9 +117,9 @@ class Stepper:
 
     def backward(
         self, batch: Batch, loss: BatchLoss, share: float, gradients: TaskGradients
-    ) -> dict[str, float]:
+    ) -> Numbers:
         """Add the gradients of a piece of the batch; its losses."""
-        with torch.autocast(self.device.type, self.dtype, enabled=self.device.type == "cuda"):
+        with mixed_precision(self.device, self.dtype):
             found = loss(batch)
         emotion, au = (
             None if task is None else self.scaler.scale(weight * share * task)
@@ -127,9 +128,9 @@ class Stepper:
         gradients.add(emotion, au)
         return found.numbers()
 
-    def _learn(self, sums: dict[str, float]) -> None:
+    def _learn(self, sums: Numbers) -> None:
         """Tell the balance what the step has shown, the same on every rank."""
-        found = {name: sums[name] for name in TASKS}
+        found = {name: float(sums[name]) for name in TASKS}
         if self.replica is not None:
             found = self.replica.ranks.mean(found)
         if self.norms is not None or not self.balance.rule.by_task:

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from trainables.batch import Batch, Transform, uniform
+from trainables.batch import Batch, Transform, befallen, uniform
 from trainables.geometry import squares
 from trainables.jpeg import compressed
 
@@ -28,7 +28,7 @@ def photometric(light: float, contrast: float, grey: float = 0.0) -> Transform:
         gain = 1 + uniform(-contrast, contrast, images, generator)[:, None, None, None]
         offset = uniform(-light, light, images, generator)[:, None, None, None]
         mean = images.mean((1, 2, 3), keepdim=True)
-        images = ((images - mean) * gain + mean + offset).clamp(0, 1)
+        images = (images - mean).mul_(gain).add_(mean).add_(offset).clamp_(0, 1)  # one new tensor
         if grey:
             chosen = (uniform(0, 1, images, generator) < grey)[:, None, None, None]
             images = torch.where(chosen, images.mean(1, keepdim=True), images)
@@ -64,7 +64,7 @@ def degrade(blur: float, low_resolution: float, jpeg: float) -> Transform:
         ):
             if chance:
                 strength = uniform(0, 1, images, generator)
-                rows = (uniform(0, 1, images, generator) < chance).nonzero()[:, 0]
+                rows = befallen(chance, images, generator)
                 if len(rows):
                     images = images.index_copy(0, rows, worsen(images[rows], strength[rows]))
         return replace(batch, images=images)

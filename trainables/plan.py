@@ -17,7 +17,9 @@ from trainables.augment import Batch
 from trainables.basics import Lessons, make_lessons
 from trainables.config import TrialConfig, drives_data, drives_size, has_au_task
 from trainables.data.bundle import DataBundle
-from trainables.loop import Feed, Objective, make_feed
+from trainables.device import bring
+from trainables.feed import Feed, make_feed
+from trainables.loop import Objective
 from trainables.losses import LOSSES, REBALANCE
 from trainables.mixing import mixing
 from trainables.orders import easy_to_hard
@@ -69,10 +71,10 @@ class Plan:
             self.au.loss,
             settings.au_weight if has_au_task(settings) else 0.0,
             settings.region_weight,
-            weights.to(device),
+            bring(weights, device),
             self.au.prior,
             self.ranks,
-            None if members is None else members.to(device),
+            None if members is None else bring(members, device),
         )
 
     def batches(self, progress: float, order: Order, generator: Generator) -> Iterator[Batch]:

@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 
 from trainables.batch import AUGMENTS, Batch, Counts, Transform, partners, uniform
 from trainables.data.tables import au_boxes
+from trainables.device import bring
 from trainables.geometry import cut, drawn, flip, followed, hulls, move, squares
 from trainables.photometric import ERASED, photometric
 
@@ -99,7 +100,7 @@ def _erase_and_crop(
 ) -> Batch:
     """`medium`, but for the flip, with crops; every picture is read from the old one once."""
     (share, crop, probability), images = settings, batch.images
-    places = boxes.flatten(0, 1).to(images.device)
+    places = bring(boxes.flatten(0, 1), images.device)
     spared = active.repeat_interleave(2, 1)  # (N, 2A), as the places
     turn = drawn(images, generator, degrees=15, scale=0.12, shift=0.06)
     window = windows(hulls(places, turn)[0], spared, crop, generator)
@@ -134,8 +135,9 @@ def beside(around: Tensor, limit: Tensor, size: int, generator: Generator) -> Te
     """
     pixels = max(1, round(math.sqrt(AREA) * size))
     shape = (len(around), TRIES, 2)
-    draws = torch.rand(shape, generator=generator, device=generator.device).to(around.device)
-    corner = (draws * (size - pixels + 1)).floor()[:, :, None] / size  # (N, T, 1, 2)
+    draws = torch.rand(shape, generator=generator, device=generator.device)
+    places = bring(draws, around.device) * (size - pixels + 1)
+    corner = places.floor()[:, :, None] / size  # (N, T, 1, 2)
     end = corner + pixels / size
     lengths = torch.minimum(end, around[:, None, :, 2:]) - torch.maximum(
         corner, around[:, None, :, :2]

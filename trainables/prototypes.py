@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.losses import mean_of, tensor
+from trainables.device import constant, full_precision
+from trainables.losses import mean_of
 from trainables.registry import Registry
 
 Counts = NDArray[np.integer]
@@ -45,7 +46,7 @@ def co_annotation(
 
     def prior(logits: Tensor, au_logits: Tensor, targets: Tensor, aus: Tensor) -> Tensor:
         x = au_logits.float()
-        expected = mixed(targets, tensor(table, x))
+        expected = mixed(targets, constant(table, x))
         cost = functional.binary_cross_entropy_with_logits(x, expected, reduction="none")
         return weight * mean_of(cost, aus < 0)
 
@@ -66,7 +67,7 @@ def distribution_matching(
 
     def prior(logits: Tensor, au_logits: Tensor, targets: Tensor, aus: Tensor) -> Tensor:
         x = au_logits.float()
-        expected = mixed(logits.float().softmax(1), tensor(table, x))
+        expected = mixed(logits.float().softmax(1), constant(table, x))
         cross = functional.binary_cross_entropy_with_logits(x, expected, reduction="none")
         entropy = -torch.xlogy(expected, expected) - torch.xlogy(1 - expected, 1 - expected)
         return weight * (cross - entropy).mean(1)
@@ -76,7 +77,7 @@ def distribution_matching(
 
 def mixed(weights: Tensor, table: Tensor) -> Tensor:
     """(N, K) and (K, A) -> (N, A) their product, in float32 under autocast too."""
-    with torch.autocast(weights.device.type, enabled=False):
+    with full_precision(weights.device):
         return weights.float() @ table.float()
 
 

@@ -22,6 +22,7 @@ from trainables.contradictions import check_config
 from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
 from trainables.data.folds import fold_of
+from trainables.device import choose_device
 from trainables.loop import predict, train_epoch
 from trainables.model import build_model, parameter_groups
 from trainables.optim import Stepper
@@ -81,9 +82,7 @@ class Training:
         seed_everything(config.seed, "weights")
         self.config, self.bundle, self.ranks = config, bundle, ranks
         self.epoch, self.seconds = 0, 0.0
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()  # the process may have run other trials before
+        self.device = choose_device()
         model = build_model(
             config,
             len(bundle.class_names),

@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from trainables.batch import AUGMENTS, Batch, Counts, Transform, take, uniform
+from trainables.device import bring, constant
 from trainables.geometry import flip, move, theta
 from trainables.photometric import blurred, pixelated, squeezed
 
@@ -41,7 +42,7 @@ def colour(images: Tensor, strength: Tensor) -> Tensor:
 
 
 def sharpness(images: Tensor, strength: Tensor) -> Tensor:
-    kernel = images.new_tensor([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
+    kernel = constant([[1, 1, 1], [1, 5, 1], [1, 1, 1]], images) / 13
     padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
     smooth = functional.conv2d(padded, kernel.expand(3, 1, 3, 3), groups=3)
     return smooth + (images - smooth) * (1 + 0.9 * _wide(strength))
@@ -84,20 +85,24 @@ def trivial(class_counts: Counts, au_names: Sequence[str]) -> Transform:
 
 
 def draws(images: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """The operation (N,) of each image, by its place in OPERATIONS, and its strength (N,)."""
+    """The operation (N,) of each image, by its place in OPERATIONS, and its strength (N,).
+
+    The operations stay where they are drawn, so that a GPU is not asked how many there are of one.
+    """
     device, count = generator.device, len(images)
     drawn = torch.randint(len(OPERATIONS), (count,), generator=generator, device=device)
-    return drawn.to(images.device), uniform(-1, 1, images, generator)
+    return drawn, uniform(-1, 1, images, generator)
 
 
 def operate(batch: Batch, drawn: Tensor, strength: Tensor) -> Batch:
     """Each image changed by its operation; maps and boxes go along."""
     moves = 1 + torch.arange(len(MOVES), device=drawn.device)
     rows = torch.isin(drawn, moves).nonzero()[:, 0]
-    batch = _moved(batch, rows, drawn[rows, None] == moves, strength[rows])
+    which, there = drawn[rows, None] == moves, bring(rows, strength.device)
+    batch = _moved(batch, there, bring(which, strength.device), strength[there])
     images = batch.images.clone()
     for k, operation in enumerate(PIXELS.values(), 1 + len(MOVES)):
-        rows = (drawn == k).nonzero()[:, 0]
+        rows = bring((drawn == k).nonzero()[:, 0], strength.device)
         if len(rows):
             images[rows] = operation(images[rows], strength[rows]).clamp(0, 1)
     return replace(batch, images=images)
@@ -107,7 +112,7 @@ def _moved(batch: Batch, rows: Tensor, which: Tensor, strength: Tensor) -> Batch
     """The images in these rows (n,) moved, each by the one of MOVES that `which` (n, 4) says."""
     if not len(rows):
         return batch
-    most = strength.new_tensor(list(MOVES.values()))
+    most = constant(list(MOVES.values()), strength)
     angle, zoom, right, down = (which * most * strength[:, None]).unbind(1)
     there = move(take(batch, rows), theta(angle, 1 / (1 + zoom), 2 * right, 2 * down))
 

@@ -165,7 +165,12 @@ class Plain:
         to_float = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
         changes = [
             v2.RandomHorizontalFlip(),
-            v2.RandomAffine(8, (0.04, 0.04), (0.92, 1.08), v2.InterpolationMode.BILINEAR),
+            v2.RandomAffine(
+                8,
+                translate=(0.04, 0.04),
+                scale=(0.92, 1.08),
+                interpolation=v2.InterpolationMode.BILINEAR,
+            ),
             v2.ColorJitter(brightness=0.2, contrast=0.2),
         ]
         self.train, self.val = (

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainables.config import Part, TrialConfig
+from trainables.device import constant
 from trainables.features.classifiers import Fitted
 from trainables.features.examples import Examples, Floats, Ints
 from trainables.heads import penalty_of
-from trainables.losses import LOSSES, Loss, tensor
+from trainables.losses import LOSSES, Loss
 from trainables.rebalance import REBALANCE, Rebalance
 from trainables.registry import unknown
 from trainables.schedules import warmup_cosine
@@ -119,7 +120,7 @@ def train_head(
     def loss(rows: Tensor, progress: float) -> Tensor:
         x, wanted = features[rows], targets[rows]
         logits = head(functional.dropout(x, teaching.dropout) if teaching.dropout else x)
-        weights = (wanted * tensor(teaching.rebalance.class_weights(progress), wanted)).sum(1)
+        weights = (wanted * constant(teaching.rebalance.class_weights(progress), wanted)).sum(1)
         return (teaching.loss(logits, wanted) * weights).mean() + penalty_of(head, logits)
 
     with torch.random.fork_rng(devices=[]):  # for dropout

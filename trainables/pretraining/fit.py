@@ -129,7 +129,8 @@ class Pretraining:
     def _step(self, images: Tensor, generator: Generator) -> dict[str, float]:
         nobody = images.new_zeros((len(images), 0))
         loss = partial(self._loss, generator=generator, whole=len(images))
-        found = self.stepper.step(Batch(images, nobody, nobody), loss)
+        step = self.stepper.step(Batch(images, nobody, nobody), loss)
+        found = {name: float(value) for name, value in step.items()}
         value = found.pop("train_loss")
         if not np.isfinite(value):
             raise FloatingPointError(

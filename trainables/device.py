@@ -1,0 +1,91 @@
+"""The device of a trial: its switches, its precision, and how things get there.
+
+A GPU works through a queue. Whatever reads a number from it, or copies plainly to it, waits until
+the queue is empty, so a training step does neither (`test_device.py` proves it without a GPU).
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+AHEAD = 2  # batches that are read and sent while one is trained on
+
+
+def choose_device() -> torch.device:
+    """The GPU, its switches set for many steps of few shapes, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.reset_peak_memory_stats()  # the process may have run other trials before
+    torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high")  # what mixed precision leaves in float32: as TF32
+    return torch.device("cuda")
+
+
+def training_dtype(device: torch.device) -> torch.dtype:
+    """In which forward passes compute: 16 bits on a GPU, with bfloat16's range where it has it."""
+    if device.type != "cuda":
+        return torch.float32
+    has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if has_bf16 else torch.float16
+
+
+def mixed_precision(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """A context of mixed precision on a GPU, of none on a CPU."""
+    return torch.autocast("cuda", dtype) if device.type == "cuda" else nullcontext()
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """A context of none within one of mixed precision."""
+    has_any = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if has_any else nullcontext()
+
+
+def bring(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor there, without waiting for what the device still does."""
+    return tensor.to(device, non_blocking=True)
+
+
+def constant(values: Sequence[Any] | NDArray[Any] | Tensor, like: Tensor) -> Tensor:
+    """Numbers of the type and on the device of a tensor."""
+    return bring(torch.as_tensor(values, dtype=like.dtype), like.device)
+
+
+def streamed(
+    images: NDArray[np.uint8], batches: Iterable[NDArray[np.int64]], device: torch.device
+) -> Iterator[Tensor]:
+    """Images (N, 3, S, S) in memory or on disk, by their places, as batches on the device.
+
+    The next ones are read by a thread and, for a GPU, sent from page-locked memory beside the
+    training: neither a disk nor the bus keeps it waiting.
+    """
+    library: Any = torch.get_device_module(device)  # that of a CPU does nothing
+    side, is_remote = library.Stream(), device.type != "cpu"
+
+    def fetch(rows: NDArray[np.int64]) -> tuple[Tensor, Any]:
+        found = torch.from_numpy(images[rows])
+        with library.stream(side):
+            return bring(found.pin_memory() if is_remote else found, device), side.record_event()
+
+    def arrived(fetched: Future[tuple[Tensor, Any]]) -> Tensor:
+        found, sent = fetched.result()
+        if is_remote:
+            stream = library.current_stream()
+            stream.wait_event(sent)
+            found.record_stream(stream)  # the side stream gets its memory back no sooner
+        return found
+
+    with ThreadPoolExecutor(1, "images") as pool:
+        waiting = deque[Future[tuple[Tensor, Any]]]()
+        for rows in batches:
+            waiting.append(pool.submit(fetch, rows))
+            if len(waiting) > AHEAD:
+                yield arrived(waiting.popleft())
+        while waiting:
+            yield arrived(waiting.popleft())
