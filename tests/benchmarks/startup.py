@@ -98,12 +98,13 @@ def to_first_line(watch: Watch, command: Sequence[str]) -> float:
 
 def to_first_step(watch: Watch, command: Sequence[str]) -> float:
     """Seconds from the command to its first step; it is ended when that has brought a row."""
-    process = subprocess.Popen(
-        command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    said = watch.root.with_name("said.txt")
+    with said.open("wb") as file:
+        process = subprocess.Popen(command, env=environment(), stdout=file, stderr=file)
     try:
         while not watch.rows:
-            assert process.poll() is None, f"{command} ended without a row"
+            if process.poll() is not None:
+                raise OSError(f"{command} ended without a row:\n{said.read_text()[-2000:]}")
             time.sleep(0.02)
             watch.look()
     finally:
