@@ -3,8 +3,7 @@
 import argparse
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,9 +164,10 @@ def _data(
     args: argparse.Namespace, sizes: "Sizes", console: "Console"
 ) -> "tuple[Path, DataBundle]":
     """The data decoded at their size, and what they hold."""
+    from trainables.bars import bars
     from trainables.data import aus, cache
 
-    with _progress(console) as show:
+    with bars(console, is_transient=True) as show:
         policy = aus.Policy(args.aus, args.au_null, args.au_sides)
         data = cache.prepare(args.data, sizes.image_size, show, policy=policy)
     return data, cache.load(data)
@@ -270,22 +270,6 @@ def _fit(
     check.check_on_data(fitted, bundle)
     anchors, others = plan.choose_anchors(fitted, sizes.tier, bundle, sizes.trials)
     return fitted, anchors, notes + more + others
-
-
-@contextmanager
-def _progress(console: "Console") -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for each stage that is reported to it."""
-    from rich.progress import Progress, TaskID
-
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done, total=total)
-
-        yield show
 
 
 def announce(job: Job, notes: Sequence[str], console: "Console") -> None:

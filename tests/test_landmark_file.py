@@ -1,6 +1,9 @@
 """Files of landmarks and the command that writes them: what is refused, and what comes back."""
 
 import csv
+import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -136,13 +139,64 @@ def test_images_without_a_face_are_kept_as_such_and_told(tmp_path, capsys, monke
     data = class_folders(tmp_path / "data", 2)
     face = np.random.default_rng(1).normal(size=(478, 2)).astype(np.float32)
     answers = iter([face, None, face, face, face, face])
-    monkeypatch.setattr(landmarks, "finder", lambda model: lambda image: next(answers))
+    monkeypatch.setattr(landmarks, "finder", lambda model: nullcontext(lambda _: next(answers)))
     out = tmp_path / "l.npz"
     assert landmarks.main([str(data), "--out", str(out), "--model", "any"]) == 1
     told = capsys.readouterr().out
     assert "5 faces of 6 images" in told
     assert "no face in 1, which are taken for the mean face: angry/1.png" in told
     assert landmark_file.read(out).lost() == ("angry/1.png",)
+
+
+def test_a_file_that_is_no_image_is_named(tmp_path, capsys, monkeypatch):
+    data = class_folders(tmp_path / "data", 2)
+    (data / "angry" / "1.png").write_bytes(b"no image")
+    monkeypatch.setattr(landmarks, "finder", lambda model: nullcontext(lambda _: None))
+    found = _refused(capsys, str(data), "--out", str(tmp_path / "l.npz"), "--model", "any")
+    assert "'angry/1.png' cannot be used (not an image): restore it" in found
+
+
+def test_why_mediapipe_cannot_be_used_is_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mediapipe", None)
+    (tmp_path / "a.task").write_bytes(b"a model")
+    data = str(class_folders(tmp_path / "data", 2))
+    out = str(tmp_path / "l.npz")
+    found = _refused(capsys, data, "--out", out, "--model", str(tmp_path / "a.task"))
+    assert "MediaPipe cannot be used here (import of mediapipe halted" in found
+
+
+class Landmarker:
+    """Sees a face whose points lie all in the middle of the picture; knows whether it is closed."""
+
+    is_closed = False
+
+    @classmethod
+    def create_from_options(cls, options):
+        return cls()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        Landmarker.is_closed = True
+
+    def detect(self, image):
+        return SimpleNamespace(face_landmarks=[[SimpleNamespace(x=0.5, y=0.5)] * 478])
+
+
+def test_places_are_of_the_picture_as_it_was_and_the_model_is_closed(tmp_path, monkeypatch):
+    anything = SimpleNamespace
+    vision = anything(FaceLandmarker=Landmarker, FaceLandmarkerOptions=anything)
+    python = anything(BaseOptions=anything, vision=vision)
+    image = anything(Image=anything, ImageFormat=anything(SRGB=1))
+    for name, module in (("", image), (".tasks", anything()), (".tasks.python", python)):
+        monkeypatch.setitem(sys.modules, f"mediapipe{name}", module)
+    (tmp_path / "a.task").write_bytes(b"a model")
+    with landmarks.finder(tmp_path / "a.task") as find:
+        found = find(np.zeros((100, 60, 3), np.uint8))
+        assert not Landmarker.is_closed
+    assert found == pytest.approx(np.full((478, 2), (30, 50)), abs=0.5)
+    assert Landmarker.is_closed
 
 
 def test_a_margin_is_put_around_and_taken_back():

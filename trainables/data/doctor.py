@@ -10,10 +10,9 @@ from collections.abc import Sequence
 
 from rich import markup
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 
+from trainables.bars import bars
 from trainables.cli import Parser, run_command
 from trainables.data.diagnosis import AuFacts, Diagnosis, FileFacts, diagnose
 from trainables.data.listing import SPLITS, several
@@ -40,11 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _examine(source: str) -> Diagnosis:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("images")
-        return diagnose(source, lambda _, done, n: bar.update(task, completed=done, total=n))
+    with bars(Console(stderr=True), is_transient=True) as tell:
+        return diagnose(source, tell)
 
 
 def show(found: Diagnosis, console: Console) -> None:

@@ -7,7 +7,6 @@ own, so a class or a split can change neither pose nor light. N pictures, A AUs,
 """
 
 import csv
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +15,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
 from trainables.cli import Parser, run_command
 from trainables.data import render, tables
@@ -232,10 +229,12 @@ def montage(spec: FacesSpec, identities: int = 6) -> U8:
 
 def _export(spec: FacesSpec, layout: str, out: Path) -> None:
     """Write the data set with a progress bar, then say what it holds."""
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("faces", total=spec.count)
-        LAYOUTS[layout](spec, out, lambda done, total: bar.update(task, completed=done))
+    from rich.console import Console
+
+    from trainables.bars import bars  # only here: all that reads data imports this module
+
+    with bars(Console(stderr=True)) as show:
+        LAYOUTS[layout](spec, out, partial(show, "faces"))
     counts = split_counts(spec.count)
     print(f"{spec.count} faces in {out}", *(f"{s} {counts[s].sum()}" for s in SPLITS), sep=", ")
     for label, name in enumerate(CLASS_NAMES):

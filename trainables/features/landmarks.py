@@ -7,20 +7,21 @@ The embedded faces know theirs. In photographs MediaPipe's Face Landmarker finds
 package nor its model comes with this project (see `finder`).
 """
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.console import Console
 
+from trainables.bars import bars
 from trainables.cli import Parser, run_command
 from trainables.data import ingest, listing, loaders, mesh_landmarks
 from trainables.data.faces import FacesSpec, draw_people
-from trainables.data.images import Pixels
+from trainables.data.images import Pixels, Unreadable
 from trainables.data.listing import several
 from trainables.features import landmark_file
 from trainables.features.landmark_file import Landmarks
@@ -30,8 +31,8 @@ Step = Callable[[int, int], None]
 MARGIN, LEAST = 0.25, 256  # a detector wants room around the face, and pixels
 POINTS = 478
 MISSING = """\
-MediaPipe is not installed. It brings opencv-contrib-python, which overwrites the OpenCV of this \
-environment, so install it in one of its own, beside this project:
+MediaPipe cannot be used here ({}). It brings opencv-contrib-python, which overwrites the OpenCV \
+of this environment, so install it in one of its own, beside this project:
   python -m venv landmarks && landmarks/bin/pip install '.[landmarks]'
 or give a file that another program wrote: see trainables/features/landmark_file.py"""
 
@@ -44,12 +45,21 @@ def of_faces(source: str) -> Landmarks:
 
 
 def of_images(source: str, find: Find, step: Step | None = None) -> Landmarks:
-    """Those that `find` sees in the image files of a data set, each in its own size."""
+    """Those that `find` sees in the image files of a data set, each in its own size.
+
+    Raises ValueError for a file that is no image.
+    """
     found = loaders.read(source)
     listing.check(found)
     points = np.full((len(found.rows), POINTS, 2), np.nan, np.float32)
     for k, row in enumerate(found.rows):
-        seen = find(ingest.read_row(row))
+        try:
+            seen = find(ingest.read_row(row))
+        except Unreadable as error:
+            raise ValueError(
+                f"'{row.id}' cannot be used ({error}): restore it, or remove it with its label "
+                "line; `python -m trainables.data.doctor` lists all of the kind"
+            ) from error
         if seen is not None:
             points[k] = seen
         if step is not None:
@@ -57,7 +67,8 @@ def of_images(source: str, find: Find, step: Step | None = None) -> Landmarks:
     return Landmarks(tuple(row.id for row in found.rows), points)
 
 
-def finder(model: Path) -> Find:
+@contextmanager
+def finder(model: Path) -> Iterator[Find]:
     """MediaPipe's Face Landmarker with the model of a file, `face_landmarker.task`.
 
     Raises ValueError where MediaPipe is not installed or the file is no model. The package (1.2.3)
@@ -71,13 +82,12 @@ def finder(model: Path) -> Find:
     try:
         import mediapipe
         from mediapipe.tasks.python import BaseOptions, vision
-    except ImportError as error:
-        raise ValueError(MISSING) from error
+    except ImportError as error:  # of MediaPipe, or of a package that it needs
+        raise ValueError(MISSING.format(error)) from error
     base = BaseOptions(model_asset_path=str(model))
+    options = vision.FaceLandmarkerOptions(base_options=base, num_faces=1)
     try:
-        landmarker = vision.FaceLandmarker.create_from_options(
-            vision.FaceLandmarkerOptions(base_options=base, num_faces=1)
-        )
+        landmarker = vision.FaceLandmarker.create_from_options(options)
     except RuntimeError as error:  # what MediaPipe raises for a file that is no model
         raise ValueError(f"'{model}' is no model of the Face Landmarker: {error}") from error
 
@@ -91,7 +101,8 @@ def finder(model: Path) -> Find:
         places = np.array([[point.x, point.y] for point in faces[0]]) * sides
         return np.asarray(places / scale - offset, np.float32)
 
-    return find
+    with landmarker:  # left to the garbage collector, it fails at the end of the process
+        yield find
 
 
 def with_margin(image: Pixels) -> tuple[Pixels, NDArray[np.float64], float]:
@@ -143,11 +154,8 @@ def _found(source: str, model: Path | None) -> Landmarks:
     if model is None:
         raise ValueError("photographs need --model FILE, MediaPipe's face_landmarker.task")
     loaders.detect(source)  # before MediaPipe is started
-    find = finder(model)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("landmarks")
-        return of_images(source, find, lambda k, n: bar.update(task, completed=k, total=n))
+    with finder(model) as find, bars(Console(stderr=True), is_transient=True) as show:
+        return of_images(source, find, partial(show, "landmarks"))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ synthetic ones asked to show the same, a class a row) and meta.json. Called agai
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
 from importlib import metadata
@@ -20,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import save as safetensors_bytes
 
+from trainables.bars import Show, bars
 from trainables.cli import Parser, number, run_command, whole
 from trainables.data import aus, cache
 from trainables.data.bundle import DataBundle
@@ -37,9 +36,7 @@ from trainables.generation.synthetic_set import SyntheticSet, write_set
 from trainables.store import replace_file, write_json
 from trainables.synthetic import MOST, additional
 
-Show = Callable[[str, int, int, str], None]  # stage, done, of how many, a word on it
 SHOWN, SHEETS = 6, 10  # images of a class on the sheet, real and synthetic; sheets of a fit
-TOLD = 20  # lines of each stage where there is no terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,10 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     read_policy(settings.policy), GAMES[settings.loss], halvings(given.size)  # raise what is wrong
     console = Console(stderr=True)
     try:
-        with progress(console) as show:
+        with bars(console) as show:
             bundle = _data(given, show)
-            if given.images is not None and given.images < len(bundle.class_names):
-                raise ValueError(f"--images {given.images}: give {len(bundle.class_names)} or more")
+            check_data(bundle, given.images)
             found = produce(bundle, settings, given, show)
     except KeyboardInterrupt:
         if (given.out / CHECKPOINT).is_file():
@@ -69,10 +65,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _data(given: argparse.Namespace, show: Show) -> DataBundle:
     policy = aus.Policy(given.aus, given.au_null, given.au_sides)
-    entry = cache.prepare(
-        given.data, given.size, lambda stage, done, n: show(stage, done, n, ""), policy=policy
-    )
-    return cache.load(entry)
+    return cache.load(cache.prepare(given.data, given.size, show, policy=policy))
+
+
+def check_data(bundle: DataBundle, images: int | None) -> None:
+    """Raise ValueError for data that cannot be judged on, which else would end a fit of hours."""
+    if images is not None and images < len(bundle.class_names):
+        raise ValueError(f"--images {images}: give {len(bundle.class_names)} or more")
+    if (bundle.class_counts() > 0).sum() < 2 or len(bundle.val) < 2:
+        raise ValueError(
+            f"'{bundle.name}' has training images of {(bundle.class_counts() > 0).sum()} classes "
+            f"and {len(bundle.val)} validation images: two of both are needed to judge a set"
+        )
 
 
 def parser() -> Parser:
@@ -121,10 +125,10 @@ def produce(
 ) -> judge.Judgement:
     """Fit, make and judge; everything is written to the folder that is given."""
     given.out.mkdir(parents=True, exist_ok=True)
-    show("look for images held out", 0, 1, "")
+    show("look for images held out", 0, 1)
     seen = provenance.only_training(bundle)
     evidence = provenance.evidence(seen, bundle)
-    show("look for images held out", 1, 1, "")
+    show("look for images held out", 1, 1)
     fitting = make_fitting(bundle, seen, settings)
     began = time.monotonic()
     run(fitting, bundle, seen, given.out, evidence["sha256"], show)
@@ -150,7 +154,7 @@ def produce(
         show("judge", len(stages) - 1, 6, stage)
 
     found = judge.judge(bundle, made, tell)
-    show("judge", 6, 6, "")
+    show("judge", 6, 6)
     write_json(given.out / "judgement.json", found)
     return found
 
@@ -216,26 +220,6 @@ def samples(fitting: Fitting, bundle: DataBundle, seen: provenance.Seen, path: P
         gaps = [None] * (SHOWN - len(shown))
         rows.append([*seen.train.images[shown], *gaps, None, *made, *gaps])
     sheet.save_png(path, sheet.grid(rows, names))
-
-
-@contextmanager
-def progress(console: Console) -> Iterator[Show]:
-    """A bar for each stage that is reported to it; without a terminal, a line now and then."""
-    columns = (
-        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
-        *(TimeRemainingColumn(), TextColumn("{task.fields[word]}")),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        tasks = {}
-
-        def show(stage: str, done: int, total: int, word: str) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total, word="")
-            bar.update(tasks[stage], completed=done, total=total, word=word)
-            if not console.is_terminal and done % max(1, total // TOLD) == 0 and done:
-                print(f"{stage}: {done} of {total} {word}".rstrip(), file=sys.stderr, flush=True)
-
-        yield show
 
 
 if __name__ == "__main__":

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
+from trainables.bars import bars
 from trainables.cli import Parser, number, say, whole
 from trainables.config import Part, Value
 from trainables.data import cache
@@ -36,7 +35,6 @@ _READ: dict[type, Callable[[str], Value]] = {
     int: int,
     str: str,
 }
-_TOLD = 10  # rows printed of a run without a terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -170,14 +168,7 @@ def _check_done(files: Files, settings: Settings) -> None:
 def _gather(given: Namespace, console: Console) -> Pool:
     """The images, with a bar for each stage of getting them; what was left out is told."""
     folder = None if given.images is None else given.images.expanduser()
-    tasks: dict[str, TaskID] = {}
-    with _bar(console) as bar:
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage)
-            bar.update(tasks[stage], completed=done, total=total)
-
+    with bars(console) as show:
         pool = gather(given.data, folder, given.size, show)
     proof = pool.proof
     for note in pool.notes:
@@ -194,20 +185,11 @@ def _gather(given: Namespace, console: Console) -> Pool:
 
 
 def _train(rows: Iterable[Row], settings: Settings, console: Console) -> None:
-    """Drive the pretraining, with a bar, or, without a terminal, a line now and then."""
+    """Drive the pretraining, and show how far it is."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    step = max(1, settings.epochs // _TOLD)
-    with _bar(console) as bar:
-        task = bar.add_task(settings.method.name, total=settings.epochs)
+    with bars(console) as show:
         for row in rows:
-            bar.update(task, completed=row["epoch"], description=_told(row))
-            if not console.is_terminal and (row["epoch"] % step == 0 or row["done"]):
-                print(f"epoch {row['epoch']} of {settings.epochs}: {_told(row)}", file=sys.stderr)
-
-
-def _bar(console: Console) -> Bar:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Bar(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+            show(settings.method.name, row["epoch"], settings.epochs, _told(row))
 
 
 def _told(row: Row) -> str:
