@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from test_contracts_features import CONFIG, examples, lesson_of
 from torch import nn
 
@@ -12,7 +13,7 @@ from trainables.config import TrialConfig
 from trainables.features import linear as heads
 from trainables.features import nearest, shallow
 from trainables.features.descent import Descent, Teaching, descend, train_head
-from trainables.features.examples import Examples
+from trainables.features.examples import Examples, joined
 from trainables.features.plugins import CLASSIFIERS
 from trainables.rebalance import REBALANCE
 
@@ -250,6 +251,22 @@ def test_an_episode_never_shows_an_image_as_support_and_as_query() -> None:
         assert 3 not in of  # of 4 images, and 6 are needed
 
 
+def test_an_image_and_its_mirror_image_are_never_in_one_episode() -> None:
+    once = examples((8, 8))
+    made = rows(once.features[:3] + 9, once.labels[:3], classes=2)
+    lesson = replace(lesson_of(once), seen=joined([once, once, made]), counts=np.array([11, 8]))
+    views = lesson.views()
+    assert views.tolist() == [[k, 16 + k] for k in range(16)] + [[k, k] for k in (32, 33, 34)]
+    draw, rng, drawn = nearest.Episodes.of(lesson, 2, 2, 6), np.random.default_rng(0), set()
+    for _ in range(20):
+        support, query, _ = (v.numpy().reshape(-1) for v in draw.episode(rng))
+        both = np.concatenate([support, query])
+        images = np.where(both < 32, both % 16, both)
+        assert len(set(images)) == len(both) == 16
+        drawn |= set(both)
+    assert drawn == set(range(35))  # each view of each image has its turn
+
+
 def test_classes_too_small_for_episodes_have_a_prototype_all_the_same() -> None:
     seen = examples((40, 40, 40, 4))
     found = fitted("protonet", seen, episodes=50)
@@ -295,7 +312,7 @@ def test_principal_components_hold_their_share() -> None:
     rng = np.random.default_rng(0)
     scales = np.array([10.0, 5.0, 1.0, 0.1])
     features = (rng.normal(size=(500, 4)) * scales).astype(np.float32)
-    assert shallow.principal(features, 1.0, rng).tolist() == np.eye(4).tolist()
+    assert shallow.principal(features, 1.0, rng) is None  # as they are
     for share, wanted in ((0.75, 1), (0.95, 2), (0.9999, 3)):
         turn = shallow.principal(features, share, rng)
         assert turn.shape == (4, wanted)
@@ -320,6 +337,29 @@ def test_balanced_shallow_classifiers_find_more_of_the_rare(name) -> None:
     )
     rare = seen.labels > 0
     assert (balanced[rare] == seen.labels[rare]).sum() > (plain[rare] == seen.labels[rare]).sum()
+
+
+@pytest.mark.parametrize("is_balanced", [False, True])
+@pytest.mark.parametrize(("dim", "shrinkage"), [(6, 0.0), (6, 0.1), (90, 0.1), (90, 1.0)])
+def test_discriminant_analysis_is_that_of_scikit_learn(dim, shrinkage, is_balanced) -> None:
+    seen = examples((20, 30, 10), dim=dim)  # 90 features are more than rows
+    priors = np.full(3, 1 / 3) if is_balanced else None
+    known = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage, priors=priors)
+    known.fit(seen.features.astype(np.float64), seen.labels)
+    found = fitted("lda", seen, shrinkage=shrinkage, pca=1.0, balanced=is_balanced)
+    wanted = known.predict_proba(seen.features)
+    np.testing.assert_allclose(found.probs(seen.features), wanted, atol=1e-4)
+    np.testing.assert_allclose(found.tensors["coef"], known.coef_, rtol=1e-4, atol=1e-4)
+    assert set(found.tensors) == {"coef", "intercept"}
+
+
+def test_discriminant_analysis_of_more_features_than_rows_needs_no_shrinkage() -> None:
+    seen = examples((20, 30, 10), dim=90)
+    found = fitted("lda", seen, shrinkage=0.0, pca=1.0)
+    assert (found.probs(seen.features).argmax(1) == seen.labels).mean() > 0.9
+    assert (
+        np.abs(found.tensors["coef"]).max() < 10
+    )  # scikit-learn's are of 1e14: rounding, blown up
 
 
 def test_two_classes_have_two_margins() -> None:

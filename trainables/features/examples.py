@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.config import TrialConfig
-from trainables.heads import Components
+from trainables.heads import Components, pair_matrix
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -29,6 +29,10 @@ class Examples:
     def classes(self) -> int:
         return int(self.targets.shape[1])
 
+    def pairs(self) -> NDArray[np.float64]:
+        """(K, B) how often each basic emotion takes part in each class."""
+        return pair_matrix(self.components, self.classes, self.basics).double().numpy()
+
     def counts(self) -> Ints:
         """Rows per class (K,)."""
         return np.bincount(self.labels, minlength=self.classes)
@@ -43,6 +47,13 @@ class Lesson:
     real: Ints  # (K,) images per class
     center: Floats  # (D,) what was subtracted, in units of the standardised features
     config: TrialConfig
+
+    def views(self) -> Ints:
+        """(M, V) the rows of `seen` that are views of each image; a synthetic row is its own."""
+        images, made = int(self.real.sum()), int((self.counts - self.real).sum())
+        first = len(self.seen) - made
+        rows, own = np.arange(first).reshape(-1, images).T, np.arange(first, len(self.seen))
+        return np.concatenate([rows, np.repeat(own[:, None], rows.shape[1], 1)])
 
 
 def joined(parts: list[Examples]) -> Examples:

@@ -102,7 +102,8 @@ def _nearest(embed: nn.Module, seen: Examples) -> Fitted:
 
 
 class Episodes:
-    """Draws episodes of the classes that have enough images. State: their rows."""
+    """Draws episodes of the classes that have enough images. State: (n, V) rows of each class, the
+    views of its images. One view of an image is drawn, or its mirror image would ask for it."""
 
     def __init__(self, rows: list[Ints], ways: int, shots: int, queries: int) -> None:
         self.rows, self.ways, self.shots, self.queries = rows, ways, shots, queries
@@ -117,14 +118,16 @@ class Episodes:
                 f"there are {len(able)}: set fewer shots or queries, or take classifier "
                 "'prototypes'"
             )
-        rows = [np.flatnonzero(lesson.seen.labels == k) for k in able]
+        views = lesson.views()
+        rows = [views[lesson.seen.labels[views[:, 0]] == k] for k in able]
         return cls(rows, min(ways, len(able)), shots, queries)
 
     def episode(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Rows of support (ways, shots) and of query (ways * queries,), classes of the query."""
         of = rng.choice(len(self.rows), self.ways, replace=False)
         each = self.shots + self.queries
-        drawn = np.stack([rng.choice(self.rows[k], each, replace=False) for k in of])
+        images = [rng.choice(self.rows[k], each, replace=False) for k in of]
+        drawn = np.stack([rng.permuted(views, axis=1)[:, 0] for views in images])
         labels = np.repeat(np.arange(self.ways), self.queries)
         support, query = drawn[:, : self.shots], drawn[:, self.shots :].reshape(-1)
         return torch.from_numpy(support), torch.from_numpy(query), torch.from_numpy(labels)
@@ -169,7 +172,7 @@ def shrunk_means(lesson: Lesson, shrink: float) -> Wide:
     if not shrink or seen.components is None:
         require_images(lesson)
         return means
-    prior, is_told = pair_means(means, n, pairs_of(seen))
+    prior, is_told = pair_means(means, n, seen.pairs())
     if not is_told[n == 0].all():
         require_images(lesson)
     k = np.where(is_told, shrink, 0.0)  # a pair that no other class tells of is no prior
@@ -177,21 +180,7 @@ def shrunk_means(lesson: Lesson, shrink: float) -> Wide:
     return mixed
 
 
-def pairs_of(seen: Examples) -> Wide:
-    """(K, B): how often each basic emotion takes part in each class."""
-    assert seen.components is not None
-    matrix = np.zeros((seen.classes, seen.basics))
-    for row, pair in enumerate(seen.components):
-        for basic in pair:
-            matrix[row, basic] += 1
-    return matrix
-
-
-def pair_means(
-    means: Wide,
-    n: Wide,
-    pairs: Wide,
-) -> tuple[Wide, NDArray[np.bool_]]:
+def pair_means(means: Wide, n: Wide, pairs: Wide) -> tuple[Wide, NDArray[np.bool_]]:
     """What sums of basic emotions say of each class (K, D), and of which they say anything (K,).
 
     The vectors u of the basic emotions minimise sum_k n_k ||mean_k - u_a - u_b||^2, as in the

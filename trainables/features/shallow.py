@@ -5,9 +5,10 @@ Each may first turn the features to the principal components that hold a share o
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import linalg
 
 from trainables.features.classifiers import CLASSIFIERS, Fit, Fitted
 from trainables.features.descent import seed_of
@@ -66,16 +67,41 @@ def lda(*, shrinkage: float = 0.1, pca: float = 0.95, balanced: bool = False) ->
     _check(1.0, pca)
 
     def fit(x: Floats, labels: Ints, rng: np.random.Generator) -> tuple[Any, Say]:
-        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
-        k = len(np.unique(labels))
-        model = LinearDiscriminantAnalysis(
-            solver="lsqr", shrinkage=shrinkage, priors=np.full(k, 1 / k) if balanced else None
-        )
-        model.fit(x, labels)
-        return model, model.predict_proba
+        model = discriminant(x, labels, shrinkage, balanced)
+        return model, lambda rows: softmax(rows @ model.coef_.T + model.intercept_)
 
     return _reduced(fit, pca)
+
+
+class Discriminant(NamedTuple):
+    """A linear score for each of the k classes that have rows; named as scikit-learn's."""
+
+    classes_: Ints
+    coef_: Floats  # (k, P)
+    intercept_: Floats
+
+
+def discriminant(x: Floats, labels: Ints, shrinkage: float, is_balanced: bool) -> Discriminant:
+    """What scikit-learn's solver `lsqr` finds. That takes singular values of the covariance, which
+    shrinkage makes positive: of a thousand features and more, Cholesky's factors are far quicker.
+    """
+    classes, at, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    priors = np.full(len(counts), 1 / len(counts)) if is_balanced else counts / len(labels)
+    wide = x.astype(np.float64)
+    means = np.stack([wide[at == k].mean(0) for k in range(len(counts))])
+    away = (wide - means[at]) * np.sqrt(priors / counts)[at, None]
+    within = away.T @ away
+    level = shrinkage * np.trace(within) / len(within)
+    within *= 1 - shrinkage
+    within.flat[:: len(within) + 1] += level
+    try:
+        coef = linalg.solve(within, means.T, assume_a="pos").T if level else None
+    except linalg.LinAlgError:
+        coef = None
+    if coef is None:  # fewer rows than features, and nothing that makes up for it
+        coef = linalg.lstsq(within, means.T, np.finfo(np.float32).eps)[0].T
+    intercept = np.log(priors) - 0.5 * (means * coef).sum(1)
+    return Discriminant(classes, coef.astype(np.float32), intercept.astype(np.float32))
 
 
 def _reduced(
@@ -86,28 +112,32 @@ def _reduced(
     def fit(lesson: Lesson, rng: np.random.Generator) -> Fitted:
         seen = lesson.seen
         turn = principal(seen.features, pca, rng)
+
+        def reduced(features: Floats) -> Floats:
+            return features if turn is None else features @ turn
+
         with warnings.catch_warnings():
             # it has had its steps; and a singular covariance is what shrinkage is there for
             warnings.simplefilter("ignore")
-            found, say = model(seen.features @ turn, seen.labels, rng)
+            found, say = model(reduced(seen.features), seen.labels, rng)
 
         def probs(features: Floats) -> Floats:
             out = np.zeros((len(features), seen.classes), np.float32)
-            out[:, found.classes_] = say(features @ turn)
+            out[:, found.classes_] = say(reduced(features))
             return out
 
-        weights = {"coef": found.coef_, "intercept": found.intercept_, "components": turn}
+        weights = {"coef": found.coef_, "intercept": found.intercept_}
+        weights |= {} if turn is None else {"components": turn}
         return Fitted(probs, {k: np.ascontiguousarray(v, np.float32) for k, v in weights.items()})
 
     return fit
 
 
-def principal(features: Floats, share: float, rng: np.random.Generator) -> Floats:
+def principal(features: Floats, share: float, rng: np.random.Generator) -> Floats | None:
     """(D, P): the first principal components that hold the share of the variance, 256 at most;
-    for a share of 1 the identity."""
-    dim = features.shape[1]
+    None for a share of 1, as then features stay what they are."""
     if share == 1.0:
-        return np.eye(dim, dtype=np.float32)
+        return None
     from sklearn.utils.extmath import randomized_svd
 
     most = min(COMPONENTS, *features.shape)
