@@ -100,6 +100,7 @@ def _looks(flat: Mapping[str, Value]) -> tuple[Value | None, ...]:
 def measure(flat: Mapping[str, Value], bundle: DataBundle, threads: int | None) -> Speed:
     """What the configuration costs, from a few steps of it."""
     from trainables import cost
+    from trainables.averages import norms_of
     from trainables.trial import Training
 
     with _threads(threads):
@@ -109,9 +110,12 @@ def measure(flat: Mapping[str, Value], bundle: DataBundle, threads: int | None) 
         setup = time.perf_counter() - began
         training.train_on(min(images, batch))  # warm up: allocators, kernels
         step, busy = _timed(lambda: training.train_on(min(images, batch)), batch, images)
+    looked_at = len(training.bundle.val)  # and, in the tail of SWA, all images for its batch norms
+    if norms_of(training.average.model):
+        looked_at += round((1 - training.average.tail.start) * images)
     return Speed(
         training.config.backbone.name,
-        step * (images + len(training.bundle.val) * FORWARD_SHARE),
+        step * (images + looked_at * FORWARD_SHARE),
         setup,
         cost.parameters(training.model),
         pacing_horizon(training.config),

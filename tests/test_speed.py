@@ -83,6 +83,23 @@ def test_an_epoch_is_counted_from_whole_batches_and_the_validation(faces):
     assert 0 < found.epoch_seconds < 60
 
 
+def test_the_tail_of_swa_is_counted_where_the_network_has_batch_norms(faces, monkeypatch):
+    from trainables.data import cache
+
+    bundle = cache.load(faces)
+    monkeypatch.setattr(speed, "_timed", lambda *_: (3.0, 1.0))  # seconds an image
+    looks = {}
+    for backbone in BACKBONES[:2]:
+        flat = {**SPACE.defaults(), "backbone": backbone}
+        ema, swa = (
+            speed.measure({**flat, "average": name}, bundle, 1).epoch_seconds
+            for name in ("ema", "swa")
+        )
+        looks[backbone] = swa - ema
+    assert looks["test_resnet"] == pytest.approx(round(len(bundle.train) / 2))  # of two epochs one
+    assert looks["test_vit"] == 0
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that runs `busy` times as fast as the processor works for us."""
