@@ -105,6 +105,53 @@ def test_tau_in_force_shifts_the_logits(faces) -> None:
         torch.testing.assert_close(plan.objective(progress).emotion(logits, targets), wanted)
 
 
+def test_lambda_may_grow_from_nothing(faces, tmp_path) -> None:
+    config = driven("au_weight", **{"curriculum.start": 0.0, "curriculum.full_at": 0.9})
+    trial = new_trial(tmp_path, config.flat())
+    rows = list(run_trial(trial, faces))
+    assert rows[0]["curriculum_value"] == 0
+    assert "lambda" not in rows[0]
+    assert "au_loss" in rows[0]
+    assert rows[-1]["lambda"] > 0
+    assert rows[-1]["gradient_ratio"] > 0
+
+
+def test_a_curriculum_over_the_data_cannot_start_from_no_image() -> None:
+    with pytest.raises(ValueError, match="from 0 on, which is no image"):
+        check_curriculum(driven("data", **{"curriculum.start": 0.0}))
+
+
+def test_classes_that_are_withheld_are_not_taught_to_be_absent(faces) -> None:
+    taught = {"loss": "cross_entropy", "loss.smoothing": 0.2}
+    config = driven("data", **{"curriculum.start": 0.4, **taught})
+    plan = Training(config, cache.load(faces)).plan
+    labels = plan.bundle.train.labels
+    shown = np.unique(labels[plan.order(0.0, np.random.default_rng(0))])
+    counts = plan.bundle.class_counts()
+    assert 2 <= len(shown) < (counts > 0).sum()
+    logits = torch.randn(3, len(counts), requires_grad=True)
+    targets = torch.eye(len(counts))[torch.from_numpy(shown[:2])][[0, 1, 0]]
+    found = plan.objective(0.0).emotion(logits, targets)
+    some = torch.from_numpy(shown)
+    goal = 0.8 * targets[:, some] + 0.2 / len(some)
+    wanted = -(goal * logits[:, some].log_softmax(1)).sum(1)
+    torch.testing.assert_close(found, wanted)
+    found.sum().backward()
+    is_moved = logits.grad.abs().sum(0) > 0
+    assert is_moved.nonzero()[:, 0].tolist() == shown.tolist()
+    whole = plan.objective(0.5).emotion(logits, targets)  # from then on nothing is withheld
+    goal = 0.8 * targets + 0.2 / len(counts)
+    torch.testing.assert_close(whole, -(goal * logits.log_softmax(1)).sum(1))
+
+
+def test_of_one_class_alone_nothing_is_masked(faces) -> None:
+    plan = Training(driven("data", **{"curriculum.start": 0.02}), cache.load(faces)).plan
+    logits = torch.randn(2, len(plan.bundle.class_names))
+    targets = torch.eye(logits.shape[1])[:2]
+    wanted = -(targets * logits.log_softmax(1)).sum(1)
+    torch.testing.assert_close(plan.objective(0.0).emotion(logits, targets), wanted)
+
+
 def test_reweighting_deferred_into_the_last_epoch_acts_in_it(faces) -> None:
     flat = {**QUICK, "epochs": 9, "rebalance": "deferred", "rebalance.start": 0.9}
     plan = Training(TrialConfig.from_flat(flat), cache.load(faces)).plan

@@ -41,9 +41,18 @@ def test_all_data_is_there_from_full_at_on(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in SCHEDULES if n != "none"])
 def test_a_curriculum_that_cannot_be_is_refused(name: str) -> None:
-    for wrong in ({"full_at": -2}, {"full_at": 1.5}, {"start": 0}, {"start": 2}):
+    for wrong in ({"full_at": -2}, {"full_at": 1.5}, {"start": -0.1}, {"start": 2}):
         with pytest.raises(ValueError, match="a curriculum cannot go from"):
             SCHEDULES[name](**wrong)
+
+
+def test_what_grows_by_factors_cannot_start_from_nothing_and_a_line_can() -> None:
+    for name in ("geometric", "step"):
+        with pytest.raises(ValueError, match="never leaves 0: take 'linear'"):
+            SCHEDULES[name](start=0.0)
+    for name, halfway in (("linear", 0.5), ("root", 0.5**0.5)):
+        schedule = SCHEDULES[name](start=0.0, full_at=0.5)
+        assert [schedule(p) for p in (0.0, 0.25, 0.5)] == pytest.approx([0, halfway, 1])
 
 
 def test_learning_rate_warms_up_then_falls_to_zero() -> None:

@@ -77,6 +77,8 @@ def check_curriculum(config: TrialConfig) -> None:
                 f"{said}, which needs {name} {wanted}, not '{found.name}': set {name}, or "
                 "curriculum_drives to 'data'"
             )
+    if drives == "data" and config.curriculum.args.get("start") == 0:
+        raise ValueError(f"{said} from 0 on, which is no image: set curriculum.start above 0")
     if drives == "au_weight":
         _check_driven_lambda(config, said)
     if drives != "data" and (config.curriculum_order, config.curriculum_reversed) != (

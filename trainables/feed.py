@@ -103,7 +103,7 @@ def make_feed(config: TrialConfig, bundle: DataBundle, device: torch.device) -> 
         boxes if len(boxes) else None,
         None if mirror is None else torch.tensor(mirror, device=device),
         AUGMENTS[augment.name](counts, bundle.au_names, **augment.args),
-        mixing(config.mix, counts, config.mix_off),
+        mixing(config.mix, counts, config.mix_off, config.epochs),
         config.batch_size,
         device,
     )

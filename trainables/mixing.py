@@ -29,11 +29,14 @@ from trainables.device import bring
 from trainables.geometry import squares
 
 
-def mixing(part: Part, class_counts: Counts, off: float = 0.0) -> Callable[[float], Transform]:
+def mixing(
+    part: Part, class_counts: Counts, off: float, epochs: int
+) -> Callable[[float], Transform]:
     """Progress -> the mixing in force: the part, and none in the last share `off` of training, in
-    whole epochs (those that begin within it)."""
+    whole epochs: those that begin within it, and at least the last."""
     mixer, still = MIXERS[part.name](class_counts, **part.args), none_(class_counts)
-    return lambda progress: still if progress >= 1 - off - 1e-9 else mixer
+    ends = 1 - max(off, 1 / epochs) if off else math.inf
+    return lambda progress: still if progress >= ends - 1e-9 else mixer
 
 
 def blend(batch: Batch, other: Batch, share: float) -> Batch:

@@ -1,6 +1,6 @@
 """What a curriculum drives, and the settings that are in force at a progress of the training.
 
-The schedule gives a share in (0, 1] of a full value: of the data, or of one setting. In force is
+The schedule gives a share in [0, 1] of a full value: of the data, or of one setting. In force is
 the share times that value, and all else of a trial is made of the settings in force.
 DRIVERS: (settings, share, strides of the backbone's maps) -> Pace.
 """

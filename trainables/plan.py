@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Generator
+from torch import Generator, Tensor
 
 from trainables.au_task import AuTask, make_au_task
 from trainables.augment import Batch
@@ -20,7 +20,7 @@ from trainables.data.bundle import DataBundle
 from trainables.device import bring
 from trainables.feed import Feed, make_feed
 from trainables.loop import Objective
-from trainables.losses import LOSSES, REBALANCE
+from trainables.losses import LOSSES, REBALANCE, Loss
 from trainables.mixing import mixing
 from trainables.orders import easy_to_hard
 from trainables.pacing import Pace, Strides, pace
@@ -51,7 +51,7 @@ class Plan:
     def order(self, progress: float, rng: np.random.Generator) -> Order:
         """Which images this epoch sees, and in which order: curriculum, then sampler or shuffle."""
         now = self.pace(progress)
-        allowed = self.easy_to_hard[: max(2, round(now.data * len(self.easy_to_hard)))]
+        allowed = self._allowed(now)
         weights = self._rebalance(now).sample_weights(self.bundle.train.labels)
         if weights is None:
             return rng.permutation(allowed)
@@ -67,7 +67,7 @@ class Plan:
         weights = torch.as_tensor(self._rebalance(now).class_weights(at), dtype=torch.float32)
         members = self.lessons.members if is_first else None
         return Objective(
-            LOSSES[settings.loss.name](self.bundle.class_counts(), **settings.loss.args),
+            self._emotion_loss(now),
             self.au.loss,
             settings.au_weight if has_au_task(settings) else 0.0,
             settings.region_weight,
@@ -80,7 +80,7 @@ class Plan:
     def batches(self, progress: float, order: Order, generator: Generator) -> Iterator[Batch]:
         """These images, made smaller, augmented and mixed as is in force."""
         settings, counts = self.pace(progress).settings, self.bundle.class_counts()
-        mix = mixing(settings.mix, counts, settings.mix_off)
+        mix = mixing(settings.mix, counts, settings.mix_off, settings.epochs)
         if (virtual := self.lessons.virtual) and self.lessons.stage(progress) == 2:
             mix = lambda _: virtual  # noqa: E731
         size = settings.image_size if drives_size(self.config) else 0
@@ -95,9 +95,33 @@ class Plan:
             found["basics_stage"] = self.lessons.stage(progress)
         return found
 
+    def _allowed(self, now: Pace) -> Order:
+        """The images that are not withheld."""
+        return self.easy_to_hard[: max(2, round(now.data * len(self.easy_to_hard)))]
+
+    def _emotion_loss(self, now: Pace) -> Loss:
+        """The loss; while all images of some classes are withheld, it is among the others alone,
+        or all that these would teach of those is that nothing is one of them."""
+        part, counts = now.settings.loss, self.bundle.class_counts()
+        kept = np.ones(len(counts), bool)
+        if now.data < 1 and not self.lessons.virtual:  # which blend classes that are withheld
+            rows = torch.from_numpy(self._allowed(now).copy())  # other ranks may only read it
+            shown = (self.feed.targets[rows].amax(0) > 0).cpu().numpy()
+            if shown.sum() > 1:  # of one class alone there is nothing to learn
+                kept = shown | (counts == 0)  # what no image shows, no curriculum withholds
+        loss = LOSSES[part.name](counts[kept], **part.args)
+        if kept.all():
+            return loss
+        return among(loss, bring(torch.from_numpy(np.flatnonzero(kept)), self.feed.device))
+
     def _rebalance(self, now: Pace) -> Rebalance:
         part = now.settings.rebalance
         return REBALANCE[part.name](self.bundle.class_counts(), **part.args)
+
+
+def among(loss: Loss, classes: Tensor) -> Loss:
+    """A loss of these classes (k,) alone, which neither raises nor lowers the logits of others."""
+    return lambda logits, targets: loss(logits[:, classes], targets[:, classes])
 
 
 def agreed(plan: Plan) -> Plan:

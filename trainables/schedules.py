@@ -1,6 +1,6 @@
 """Schedules over the progress of training, from 0 at the start to 1 at the end.
 
-SCHEDULES: builder(*, hyper-parameters) -> progress -> fraction in (0, 1], never falling.
+SCHEDULES: builder(*, hyper-parameters) -> progress -> fraction in [0, 1], never falling.
 What the fraction is of, a curriculum says by `curriculum_drives` (pacing.py).
 """
 
@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from trainables.config import CURRICULUM_FULL_AT
 from trainables.registry import Registry
+
+LEAST = 1e-6  # where what grows by factors may start
 
 Schedule = Callable[[float], float]
 ScheduleBuilder = Callable[..., Schedule]
@@ -25,7 +27,7 @@ def none_() -> Schedule:
 @SCHEDULES.register
 def linear(*, start: float = 0.3, full_at: float = CURRICULUM_FULL_AT) -> Schedule:
     """From `start` to 1 at `full_at` in a straight line (Wu et al. 2021, 2012.03107)."""
-    _check(start, full_at)
+    _check(start, full_at, least=0)
     return lambda progress: start + (1 - start) * _share(progress, full_at)
 
 
@@ -34,7 +36,7 @@ def root(
     *, start: float = 0.3, full_at: float = CURRICULUM_FULL_AT, power: float = 2.0
 ) -> Schedule:
     """Fast first, then slower: the power-th root of a line (Platanios et al. 2019, 1903.09848)."""
-    _check(start, full_at)
+    _check(start, full_at, least=0)
     first = start**power
     return lambda progress: float((first + (1 - first) * _share(progress, full_at)) ** (1 / power))
 
@@ -77,11 +79,12 @@ def warmup_cosine(step: float, total: float, warmup: float, rest: float = 0.0) -
     return rest + (1 - rest) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def _check(start: float, full_at: float) -> None:
-    if not (0 < start <= 1 and 0 <= full_at <= 1):
+def _check(start: float, full_at: float, least: float = LEAST) -> None:
+    if not (least <= start <= 1 and 0 <= full_at <= 1):
         raise ValueError(
             f"a curriculum cannot go from {start:g} to the whole at {full_at:g} of the training: "
-            "start must be above 0 and 1 at most, full_at within 0 and 1"
+            f"start must be within {least:g} and 1, as must full_at within 0 and 1"
+            + (", and what grows by factors never leaves 0: take 'linear'" if not start else "")
         )
 
 
