@@ -62,6 +62,9 @@ class Pools(nn.Module):
         self.channels = channels
         self.bring = nn.ModuleList(nn.Conv2d(3, c, 1) for c in channels)
 
+    def normalised(self, images: torch.Tensor) -> torch.Tensor:
+        return (images - 0.5) / 0.25
+
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         sizes = (4, 8, 16)
         return [

@@ -285,7 +285,7 @@ def test_decoupling_starts_from_the_trunk_of_a_trial(data, tmp_path) -> None:
     model.load_state_dict(load_file(weights))
     pixels = torch.from_numpy(np.array(part.images)).float() / 255
     with torch.inference_mode():
-        maps = model.backbone((pixels - model.mean) / model.std)
+        maps = model.backbone(model.backbone.normalised(pixels))
     np.testing.assert_allclose(extractor.see(part), maps[-1].mean((2, 3)), rtol=1e-3, atol=1e-4)
 
 

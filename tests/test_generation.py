@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Generator as Chance
 
+from trainables.averages import average_in
 from trainables.data import cache
 from trainables.generation import fit as fitting_module
 from trainables.generation.conditions import cycle, sampling_weights, spread_evenly, wanted
@@ -20,7 +21,6 @@ from trainables.generation.fit import CHECKPOINT, Fitting, Settings, draw_images
 from trainables.generation.game import (
     GAMES,
     au_loss,
-    average_in,
     average_share,
     r1_penalty,
 )
@@ -172,7 +172,8 @@ def test_half_of_an_average_is_gone_after_its_half_life():
     torch.nn.init.zeros_(average.weight)
     torch.nn.init.ones_(model.weight)
     for _ in range(25):  # 25 steps of 40 images
-        average_in(average, model, average_share(40, 1000.0, seen=10**6))
+        share = average_share(40, 1000.0, seen=10**6)
+        average_in(average.parameters(), model.parameters(), share)
     assert average.weight.item() == pytest.approx(0.5, abs=1e-5)
 
 

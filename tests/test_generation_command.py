@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 from small_data import draw
 
-from trainables import cli
+from trainables import bars, cli
 from trainables.data import cache
 from trainables.generation import __main__ as command
 from trainables.generation import judge, sheet
@@ -141,7 +141,10 @@ def test_data_that_is_not_there_and_other_settings_are_mistakes(ended, written):
     assert "holds a GAN of gamma 1.0, now 3.0" in err
 
 
-def test_a_class_without_training_images_and_data_without_aus_are_no_hindrance(place, ended):
+def test_a_class_without_training_images_and_data_without_aus_are_no_hindrance(
+    place, ended, monkeypatch
+):
+    monkeypatch.setattr(bars, "QUIET_SECONDS", 0.0)
     for split, kinds in (("train", "ab"), ("val", "abc"), ("test", "ab")):
         for seed, kind in enumerate(kinds):
             for k in range(6):
@@ -151,6 +154,17 @@ def test_a_class_without_training_images_and_data_without_aus_are_no_hindrance(p
     assert "action units: not judged" in out
     assert "fit: 3 of 3" in err  # where there is no terminal, progress is lines
     assert set(read_set(place / "x")[0].labels.tolist()) == {0, 1}
+
+
+def test_training_images_of_one_class_are_refused_before_the_fit(place, ended):
+    for split, kinds in (("train", "a"), ("val", "ab"), ("test", "ab")):
+        for seed, kind in enumerate(kinds):
+            for k in range(3):
+                draw(place / "data" / split / kind / f"{k}.png", len(split) * 100 + seed * 10 + k)
+    code, _, err = ended("data", *WORDS[1:], "--out", "x")
+    assert code == 2
+    assert "has training images of 1 classes and 6 validation images: two of both" in err
+    assert not (place / "x").exists()
 
 
 def test_losses_that_are_no_numbers_are_a_mistake(ended, monkeypatch):
@@ -185,7 +199,7 @@ def set_of(images, labels, aus):
 
 def test_looks_are_scaled_and_tell_images_apart(bundle):
     images = np.asarray(bundle.train.images[:40])
-    looks = fit_looks(images, width=16)
+    known, looks = fit_looks(images, width=16)
     seen = looks(images)
     assert seen.shape == (40, 16)
     assert (seen**2).sum(1).mean() == pytest.approx(16)
@@ -196,7 +210,7 @@ def test_judges_know_copies_from_noise_and_from_new_faces(bundle):
     train, val = bundle.train, bundle.val
     half = len(val) // 2
     fresh = set_of(np.array(val.images[:half]), val.labels[:half], val.aus[:half])
-    looks = fit_looks(np.asarray(train.images))
+    _, looks = fit_looks(np.asarray(train.images))
     mirrored = looks(train.images[..., ::-1])
     noise = np.random.default_rng(0).integers(0, 256, (60, 3, 48, 48), np.uint8)
     copies = np.array(train.images[:60, :, :, ::-1])  # mirrored
@@ -220,7 +234,7 @@ def test_judges_know_copies_from_noise_and_from_new_faces(bundle):
 
 def test_aus_agree_where_images_show_them_and_not_where_they_are_shuffled(bundle):
     train, val = bundle.train, bundle.val
-    looks = fit_looks(np.asarray(train.images))
+    _, looks = fit_looks(np.asarray(train.images))
     views = (looks(train.images), looks(val.images), looks(train.images))
     images = np.asarray(train.images)
     found = []
@@ -248,7 +262,7 @@ def test_real_images_held_out_help_as_training_images_and_noise_does_not(bundle)
     kept = np.arange(len(train)) % 2 == 0
     part = take(train, np.flatnonzero(kept))
     small = replace(bundle, train=part)
-    looks = fit_looks(np.asarray(part.images))
+    _, looks = fit_looks(np.asarray(part.images))
     gains = []
     others = np.asarray(train.images[~kept])
     for images in (others, np.zeros_like(others)):

@@ -16,6 +16,7 @@ from trainables.pretraining.contrastive import (
     nt_xent,
     spread,
 )
+from trainables.pretraining.fit import settle
 from trainables.pretraining.mae import (
     MaskedAutoencoder,
     mae,
@@ -24,8 +25,6 @@ from trainables.pretraining.mae import (
     sine_positions,
 )
 from trainables.pretraining.masked_conv import MaskedConv, masked_conv, masked_l1
-from trainables.pretraining.pretext import as_pixels, normalised
-from trainables.pretraining.settling import settle
 from trainables.pretraining.views import make_view, random_crop, shuffle_pixels
 
 SIZE = 48
@@ -312,9 +311,9 @@ def test_shuffled_pixels_are_the_same_colours_elsewhere():
 
 def test_normalising_goes_both_ways():
     backbone, images = build_backbone("small_resnet", 32), pictures(2, 32)
-    values = normalised(backbone, images)
+    values = backbone.normalised(images)
     assert values[0, 1, 0, 0].item() == pytest.approx((images[0, 1, 0, 0].item() - 0.456) / 0.224)
-    assert torch.allclose(as_pixels(backbone, values), images, atol=1e-6)
+    assert torch.allclose(backbone.as_pixels(values), images, atol=1e-6)
 
 
 def test_settled_statistics_are_those_of_whole_images():
@@ -323,6 +322,6 @@ def test_settled_statistics_are_those_of_whole_images():
     norm = backbone.net.stem[1]
     norm.running_mean.fill_(99)
     settle(backbone, [images[:4], images[4:]])
-    out = backbone.net.stem[0](normalised(backbone, images)).mean((0, 2, 3))
+    out = backbone.net.stem[0](backbone.normalised(images)).mean((0, 2, 3))
     assert torch.allclose(norm.running_mean, out, atol=1e-5)
     assert norm.momentum == 0.1

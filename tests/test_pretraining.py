@@ -293,6 +293,11 @@ def test_a_collapse_is_told_once(pool, caplog):
     assert "collapse" in caplog.text
 
 
+def test_one_image_is_too_few_to_pretrain_on(pool):
+    with pytest.raises(ValueError, match="one image of .* is too few"):
+        Pretraining(CONV, replace(pool, rows=pool.rows[:1]))
+
+
 def test_a_method_that_compares_images_is_not_cut_into_pieces(pool):
     run = Pretraining(replace(CONV, method=Part("simclr")), pool)
     run.stepper.parts = 2

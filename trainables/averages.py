@@ -91,7 +91,7 @@ class Average(nn.Module):
         share = 1 / self.updates if self.is_mean else decayed
         if self._pairs is None or self._pairs.model is not model:
             self._pairs = pairs_of(self.model, model)  # to find them takes longer than to average
-        torch._foreach_lerp_(self._pairs.means, self._pairs.floats, share)
+        average_in(self._pairs.means, self._pairs.floats, share)
         for mine, theirs in self._pairs.others:
             mine.copy_(theirs)
 
@@ -113,13 +113,37 @@ def pairs_of(average: nn.Module, model: nn.Module) -> Pairs:
 
 
 @torch.no_grad()
+def average_in(average: Iterable[Tensor], model: Iterable[Tensor], share: float) -> None:
+    """Move each weight of an average by a share towards that of the model."""
+    torch._foreach_lerp_(list(average), list(model), share)
+
+
 def estimate_norms(model: nn.Module, batches: Iterable[Batch], dtype: torch.dtype) -> None:
     """Set the running statistics of all batch norms to the mean over the batches.
 
     As torch.optim.swa_utils.update_bn, but that no units are dropped: ranks drop others, and have
-    to come to the same statistics. Without batch norms nothing is looked at.
+    to come to the same statistics.
     """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+    def see() -> None:
+        for batch in batches:
+            device = batch.images.device.type
+            with torch.autocast(device, dtype, enabled=device == "cuda"):
+                model(batch.images.contiguous(memory_format=torch.channels_last), batch.boxes)
+
+    measure_norms(model, see)
+
+
+def norms_of(model: nn.Module) -> list[_BatchNorm]:
+    """Its batch norms, as far as they keep statistics."""
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+
+@torch.no_grad()
+def measure_norms(model: nn.Module, see: Callable[[], None]) -> None:
+    """Set the running statistics of all batch norms to the plain mean over what the model is shown
+    by `see`, which is not called where there are none."""
+    norms = norms_of(model)
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
@@ -127,10 +151,7 @@ def estimate_norms(model: nn.Module, batches: Iterable[Batch], dtype: torch.dtyp
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all that is seen
         norm.train()
-    for batch in batches:
-        device = batch.images.device.type
-        with torch.autocast(device, dtype, enabled=device == "cuda"):
-            model(batch.images.contiguous(memory_format=torch.channels_last), batch.boxes)
+    see()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()

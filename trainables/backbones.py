@@ -28,16 +28,28 @@ MAPS = 3
 class Backbone(nn.Module):
     """A network without classifier that gives three feature maps, from fine to coarse."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, net: nn.Module, run: Run, image_size: int) -> None:
         super().__init__()
         self.net = net
         self._run = run
         config = getattr(net, "pretrained_cfg", {})
-        self.mean: tuple[float, ...] = tuple(config.get("mean", IMAGENET_DEFAULT_MEAN))
-        self.std: tuple[float, ...] = tuple(config.get("std", IMAGENET_DEFAULT_STD))
+        for name, usual in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD)):
+            values = torch.tensor(config.get(name, usual)).view(1, 3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
         sizes = _dry_run(net, run, image_size)
         self.channels: tuple[int, ...] = tuple(size[0] for size in sizes)
         self.strides: tuple[int, ...] = tuple(round(image_size / size[1]) for size in sizes)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Images in [0, 1] as `forward` wants them."""
+        return (images - self.mean) / self.std
+
+    def as_pixels(self, values: Tensor) -> Tensor:
+        """The way back, to [0, 1]."""
+        return (values * self.std + self.mean).clamp(0, 1)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return self._run(self.net, images)

@@ -1,6 +1,7 @@
 """What a model costs in use: its size, and the time it takes for one image."""
 
 import time
+from collections.abc import Callable
 from statistics import median
 
 import torch
@@ -23,11 +24,20 @@ def latency_ms(model: nn.Module, image_size: int) -> float:
     device = next(model.parameters()).device
     image = torch.zeros(1, 3, image_size, image_size, device=device)
     model.eval()
-    times = []
-    for _ in range(WARM_UP + REPEATS):
-        started = time.perf_counter()
+
+    def run() -> None:
         model(image)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+
+    return median_ms(run, REPEATS, WARM_UP)
+
+
+def median_ms(run: Callable[[], object], repeats: int, warm_up: int = 0) -> float:
+    """Median milliseconds of a call, the first ones left out."""
+    times = []
+    for _ in range(warm_up + repeats):
+        started = time.perf_counter()
+        run()
         times.append(time.perf_counter() - started)
-    return 1000 * median(times[WARM_UP:])
+    return 1000 * median(times[warm_up:])

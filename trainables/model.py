@@ -49,9 +49,6 @@ class Beside(NamedTuple):
 class FERModel(nn.Module):
     """Backbone -> attention on one map -> fusion -> heads, and what is beside this way."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         backbone: Backbone,
@@ -66,12 +63,10 @@ class FERModel(nn.Module):
         self.fusion, self.heads = fusion, heads
         self.local, self.reading = beside.local, beside.reading
         self.asks_basics, self.basic = beside.asks_basics, beside.basic
-        self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor, boxes: Tensor | None = None) -> Output:
         """`boxes` (N, B, 4) say where augmentation has moved what the local branch looks at."""
-        maps = self.backbone((images - self.mean) / self.std)
+        maps = self.backbone(self.backbone.normalised(images))
         features, seen_logits, au_maps = self.attention(maps[self.stage])
         maps[self.stage] = features
         embedding, _ = self.fusion(maps)

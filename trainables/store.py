@@ -140,6 +140,10 @@ class TrialStore:
     def id(self) -> str:
         return self.path.name
 
+    @property
+    def run(self) -> "RunStore":
+        return RunStore(self.path.parents[1])
+
     def head(self) -> dict[str, Any]:
         """{"index", "role", "config"} as the driver wrote them."""
         head: dict[str, Any] = json.loads((self.path / "config.json").read_text())

@@ -13,6 +13,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,18 @@ def _checksum(path: Path) -> str:
             file.seek(k * (size - _BLOCK) // (_BLOCKS - 1))
             total.update(file.read(_BLOCK))
     return total.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """Hash of a whole file; it is read again only where its size or its time has changed."""
+    about = path.stat()
+    return _file_hash(path, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(32)
+def _file_hash(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content_hash(value: object) -> str:

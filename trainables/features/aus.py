@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainables.au_task import make_au_task
 from trainables.config import TrialConfig
 from trainables.data import aus
 from trainables.data.bundle import DataBundle
-from trainables.features.descent import Descent, array_of, descend
+from trainables.features.descent import Descent, array_of, descend, zero_linear
 from trainables.features.examples import Floats, Ints
 
 PASSES, BATCH, RATE = 20, 128, 0.01  # fixed: what is fitted is convex
@@ -32,10 +32,7 @@ def fit_aus(
     used = views if aus.mirror(bundle.au_names) is None else views[:1]
     targets = torch.from_numpy(np.tile(bundle.train.aus, (len(used), 1)).astype(np.float32))
     features = torch.from_numpy(used.reshape(-1, used.shape[2]))
-    task, head = (
-        make_au_task(config, bundle),
-        nn.utils.skip_init(nn.Linear, used.shape[2], len(bundle.au_names)),
-    )
+    task, head = make_au_task(config, bundle), zero_linear(used.shape[2], len(bundle.au_names))
 
     def loss(rows: Tensor, progress: float) -> Tensor:
         wanted = targets[rows]
@@ -46,9 +43,6 @@ def fit_aus(
     def order(progress: float) -> Ints:
         return rng.permutation(len(targets))
 
-    with torch.no_grad():
-        for parameter in head.parameters():
-            parameter.zero_()
     descend(head, loss, order, Descent(PASSES, "adamw", BATCH, RATE, config.weight_decay))
 
     @torch.inference_mode()

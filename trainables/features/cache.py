@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainables.config import TrialConfig
+from trainables.cost import median_ms
 from trainables.data.bundle import DataBundle, Split
 from trainables.data.entry import content_hash
 from trainables.features.extractors import Extractor, Floats
@@ -117,11 +117,12 @@ def _build(
             array = _views(extractor, getattr(bundle, name), f"features of {name}", progress)
             shapes.append(list(array.shape))
             np.save(folder / f"{name}.npy", array)
+        one = hidden(bundle.val, slice(0, 1))
         meta = {
             "of": said,
             "shapes": shapes,
             "parameters": extractor.parameters(),
-            "latency_ms": _latency_ms(extractor, bundle.val),
+            "latency_ms": median_ms(lambda: extractor.see(one), REPEATS, WARM_UP),
         }
         (folder / "meta.json").write_text(json.dumps(meta, indent=1))
         folder.chmod(0o755)
@@ -170,13 +171,3 @@ def mirrored(part: Split) -> Split:
     images = np.ascontiguousarray(part.images[..., ::-1])
     sequences = part.sequences.mirrored() if part.sequences is not None else None
     return replace(part, images=images, sequences=sequences)
-
-
-def _latency_ms(extractor: Extractor, split: Split) -> float:
-    """Median milliseconds for one image by itself."""
-    part, times = hidden(split, slice(0, 1)), []
-    for _ in range(WARM_UP + REPEATS):
-        began = time.perf_counter()
-        extractor.see(part)
-        times.append(1000 * (time.perf_counter() - began))
-    return median(times[WARM_UP:])

@@ -128,6 +128,15 @@ def train_head(
         descend(head, loss, order, how)
 
 
+def zero_linear(dim: int, outputs: int, has_bias: bool = True) -> nn.Linear:
+    """A linear layer that starts at zero: what is fitted is convex, and no chance is needed."""
+    layer = nn.utils.skip_init(nn.Linear, dim, outputs, bias=has_bias)
+    assert isinstance(layer, nn.Linear)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
 def seed_of(rng: np.random.Generator) -> int:
     """A seed for torch."""
     return int(rng.integers(2**31))

@@ -131,9 +131,7 @@ def pair_effects(real: Examples) -> Floats:
             "synthesis 'pair' adds up two basic emotions, and these classes are not compounds: "
             "take another synthesis"
         )
-    parts = np.zeros((len(real), real.basics))
-    for side in np.array(real.components)[real.labels].T:
-        parts[np.arange(len(real)), side] += 1
+    parts = real.pairs()[real.labels]
     gram = parts.T @ parts + RIDGE * np.eye(real.basics)
     return np.asarray(np.linalg.solve(gram, parts.T @ real.features), np.float32)
 

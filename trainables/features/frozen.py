@@ -3,9 +3,7 @@
 Decoupled training (Kang et al. 2020, 1910.09217) and few-shot heads (methods 2.4, 2.11) begin here.
 """
 
-import hashlib
 from functools import lru_cache, partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor
 from trainables.backbones import Backbone, build_backbone, check_backbone
 from trainables.config import NAMED_WEIGHTS, TrialConfig
 from trainables.data.bundle import DataBundle, Split
+from trainables.data.entry import file_hash
 from trainables.data.folds import fold_of
 from trainables.features.extractors import EXTRACTORS, Extractor, Floats
 from trainables.pretraining.leaks import refuse_leaks, warn_of_leaks
@@ -60,10 +59,8 @@ def network(config: TrialConfig, size: int) -> Backbone:
 
 @torch.inference_mode()
 def _see(net: Backbone, part: Split, maps: int, pool: str) -> Floats:
-    device = next(net.parameters()).device
-    pixels = torch.from_numpy(np.array(part.images)).to(device).float() / 255
-    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (net.mean, net.std))
-    images = ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
+    pixels = torch.from_numpy(np.array(part.images)).to(net.mean.device).float() / 255
+    images = net.normalised(pixels).contiguous(memory_format=torch.channels_last)
     seen = [pooled(found, pool) for found in net(images)[-maps:]]
     return torch.cat(seen, 1).float().cpu().numpy()
 
@@ -81,11 +78,4 @@ def _digest(weights: str, backbone: str) -> str:
     path = file_of(weights, backbone)
     if not path.is_file():
         raise FileNotFoundError(f"no weights for backbone '{backbone}' at '{path}'")
-    stat = path.stat()
-    return _hash(path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(32)
-def _hash(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_hash(path)

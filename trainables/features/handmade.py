@@ -13,6 +13,7 @@ import numpy as np
 
 from trainables.config import TrialConfig
 from trainables.data.bundle import DataBundle
+from trainables.data.entry import file_hash
 from trainables.features import classical, face_shape, flow, landmark_file
 from trainables.features.extractors import EXTRACTORS, Extractor, Floats
 from trainables.features.landmark_file import Landmarks
@@ -79,12 +80,14 @@ def landmarks(
             f"features 'landmarks' read a file: set features.file to its whole path{known}. "
             "`python -m trainables.features.landmarks DATA --out FILE.npz` writes one"
         )
-    found, content = _read(path, path.stat().st_mtime_ns if path.exists() else 0)
+    found = _read(path, path.stat().st_mtime_ns if path.exists() else 0)
     if use not in face_shape.USES:
         raise ValueError(f"landmark features '{use}'; known: {', '.join(face_shape.USES)}")
     found.rows_of([*bundle.train.ids, *bundle.val.ids, *bundle.test.ids])
     return Extractor(
-        lambda part: face_shape.features(found.rows_of(part.ids), use), content, has_mirror=False
+        lambda part: face_shape.features(found.rows_of(part.ids), use),
+        file_hash(path),
+        has_mirror=False,
     )
 
 
@@ -114,8 +117,8 @@ def optical_flow(
 
 
 @lru_cache(4)
-def _read(path: Path, changed: int) -> tuple[Landmarks, str]:
-    return landmark_file.read(path), landmark_file.content_of(path)
+def _read(path: Path, changed: int) -> Landmarks:
+    return landmark_file.read(path)
 
 
 def _of_images(bundle: DataBundle, feature: Callable[[classical.U8], Floats]) -> Extractor:

@@ -7,7 +7,6 @@ NaN for all its points (in a CSV: empty cells). Ids are those of the data set.
 """
 
 import csv
-import hashlib
 import io
 import math
 import zipfile
@@ -78,12 +77,6 @@ def write(path: Path, found: Landmarks) -> None:
     memory = io.BytesIO()
     np.savez_compressed(memory, ids=np.array(found.ids, np.str_), points=found.points)
     replace_file(path, memory.getvalue())
-
-
-def content_of(path: Path) -> str:
-    """Hash of a file, for the key of the features that come from it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check(path: Path, found: Landmarks) -> None:

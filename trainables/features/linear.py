@@ -4,6 +4,7 @@ Decoupling (Kang et al. 2020, 1910.09217): the trunk was trained on images as th
 classifier is balanced. D features, K classes.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,8 +13,16 @@ from torch import Tensor, nn
 
 from trainables.config import Part
 from trainables.features.classifiers import CLASSIFIERS, Fit, Fitted
-from trainables.features.descent import Descent, Teaching, check_count, fitted, seeded, train_head
-from trainables.features.examples import Examples, Lesson
+from trainables.features.descent import (
+    Descent,
+    Teaching,
+    check_count,
+    fitted,
+    seeded,
+    train_head,
+    zero_linear,
+)
+from trainables.features.examples import Lesson
 from trainables.heads import HEADS
 from trainables.model import head_of
 
@@ -126,15 +135,8 @@ def _plain(lesson: Lesson, how: Descent, rng: np.random.Generator, has_bias: boo
     """A linear head trained on images as they come; without bias, on features not centred."""
     seen = lesson.seen
     if not has_bias:
-        seen = Examples(
-            seen.features + lesson.center, seen.targets, seen.labels, seen.components, seen.basics
-        )
-    shape = (seen.features.shape[1], seen.classes)
-    head = nn.utils.skip_init(nn.Linear, *shape, bias=has_bias)
-    assert isinstance(head, nn.Linear)
-    with torch.no_grad():  # near zero, as small_linear
-        for parameter in head.parameters():
-            parameter.zero_()
+        seen = replace(seen, features=seen.features + lesson.center)
+    head = zero_linear(seen.features.shape[1], seen.classes, has_bias)
     teaching = Teaching.of(lesson.config, lesson.counts, AS_THEY_COME)
     train_head(head, seen, teaching, how, rng)
     return head

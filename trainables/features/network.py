@@ -31,8 +31,6 @@ class Said(NamedTuple):
 class FrozenNetwork(nn.Module):
     """Images (N, 3, S, S) in [0, 1] -> logits, by a trunk that was never trained here."""
 
-    mean: Tensor
-    std: Tensor
     feature_mean: Tensor
     feature_factor: Tensor
 
@@ -51,11 +49,9 @@ class FrozenNetwork(nn.Module):
         self.trunk, self.head, self.au = trunk, head, au
         for name, value in (("feature_mean", 0.0), ("feature_factor", 1.0)):
             self.register_buffer(name, torch.full((width,), value))
-        for name, values in (("mean", trunk.mean), ("std", trunk.std)):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Said:
-        found = self.trunk((images - self.mean) / self.std)[-self.maps :]
+        found = self.trunk(self.trunk.normalised(images))[-self.maps :]
         features = torch.cat([pooled(x, self.pool) for x in found], 1)
         seen = (features - self.feature_mean) * self.feature_factor
         au_logits = None if self.au is None else self.au(seen)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 from safetensors.numpy import save as safetensors_bytes
@@ -17,12 +16,12 @@ from trainables import metrics
 from trainables.au_task import mean_f1, supported
 from trainables.config import TrialConfig
 from trainables.contradictions import check_config
+from trainables.cost import median_ms
 from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
 from trainables.data.folds import fold_of, rows_of
 from trainables.features.aus import fit_aus
 from trainables.features.cache import Features, Progress, features_of
-from trainables.features.classifiers import Fitted
 from trainables.features.examples import Examples, Floats, Lesson, joined
 from trainables.features.judges import Sample, verdict
 from trainables.features.plugins import CLASSIFIERS, EXTRACTORS, SYNTHESES
@@ -72,7 +71,7 @@ class Outcome:
 
 def run(config: TrialConfig, data: Path) -> tuple[Row, Outcome]:
     """Fit and score the configuration."""
-    _check(config)
+    check_config(config)
     began, whole = time.monotonic(), cache.load(data)
     bundle = fold_of(whole, config)
     features = of_fold(features_for(config, data, whole), whole, config)
@@ -85,6 +84,7 @@ def run(config: TrialConfig, data: Path) -> tuple[Row, Outcome]:
         _predictions(split, scale(seen[0]), fitted.probs, au_probs)
         for split, seen in ((bundle.val, features.val), (bundle.test, features.test))
     )
+    one = scale(features.val[0, :1])
     tensors = {**scale.tensors(), **fitted.tensors, **au_tensors}
     row: Row = {
         "epoch": config.epochs,
@@ -96,7 +96,7 @@ def run(config: TrialConfig, data: Path) -> tuple[Row, Outcome]:
         **judged(lesson, views, (scale(features.val[0]), bundle.val.labels), config.seed),
         "features": views.shape[2],
         "parameters": features.parameters + sum(v.size for v in tensors.values()),
-        "latency_ms": features.latency_ms + _latency_ms(fitted, scale(features.val[0, :1])),
+        "latency_ms": features.latency_ms + median_ms(lambda: fitted.probs(one), REPEATS),
         "seconds": time.monotonic() - began,
         "peak_gib": 0.0,  # of a GPU: none is used but by the extractor, once for all trials
         "done": True,
@@ -104,11 +104,6 @@ def run(config: TrialConfig, data: Path) -> tuple[Row, Outcome]:
     if not finite(row):
         raise FloatingPointError(f"a score is not finite: {row}")
     return row, Outcome(val, test, tensors)
-
-
-def _check(config: TrialConfig) -> None:
-    """Raise ValueError for a contradictory configuration."""
-    check_config(config)
 
 
 def _predictions(split: Split, features: Floats, emotion: Say, au: Say) -> Predictions:
@@ -182,13 +177,3 @@ def judged(lesson: Lesson, views: Floats, held_out: Sample, seed: int) -> dict[s
     at = views.shape[0] * views.shape[1]  # they are the last
     made = lesson.seen.features[at:], lesson.seen.labels[at:]
     return verdict(views[0], made, held_out, seed) if len(made[1]) else {}
-
-
-def _latency_ms(fitted: Fitted, one: Floats) -> float:
-    """Median milliseconds for one row of features (1, D)."""
-    times = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        fitted.probs(one)
-        times.append(1000 * (time.perf_counter() - began))
-    return median(times)

@@ -38,8 +38,8 @@ def agreement(
 ) -> NDArray[np.float32]:
     """(N,) mean log-likelihood of the AUs that images were asked to show, those that training
     images teach; 0 where none is known. By training images alone, so trials may choose by it."""
-    looks = fit_looks(np.asarray(train.images))
-    seen, asked = looks(train.images), looks(images)
+    seen, looks = fit_looks(np.asarray(train.images))
+    asked = looks(images)
     total, known = np.zeros(len(images)), np.zeros(len(images))
     for k in np.flatnonzero([can_be_learned(column) for column in train.aus.T]):
         rows = train.aus[:, k] >= 0

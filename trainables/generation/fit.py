@@ -19,13 +19,13 @@ from torch import Generator as Chance
 from torch import Tensor, nn
 
 from trainables import state
+from trainables.averages import average_in
 from trainables.data.bundle import Split
 from trainables.generation.conditions import sampling_weights
 from trainables.generation.diffaugment import diffaugment, read_policy
 from trainables.generation.game import (
     GAMES,
     au_loss,
-    average_in,
     average_share,
     r1_penalty,
 )
@@ -105,7 +105,7 @@ class Fitting:
         self.done += 1
         batch = self.settings.batch
         share = average_share(batch, self.settings.half_life, batch * self.done)
-        average_in(self.average, self.generator, share)
+        average_in(self.average.parameters(), self.generator.parameters(), share)
         return losses
 
     def _draw(self, chance: Chance) -> tuple[Tensor, Tensor, Tensor]:

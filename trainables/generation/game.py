@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from trainables.registry import Registry
@@ -56,12 +56,6 @@ def average_share(images: int, half_life: float, seen: int) -> float:
     """
     share: float = 1 - 0.5 ** (images / max(1.0, min(half_life, 0.05 * seen)))
     return share
-
-
-@torch.no_grad()
-def average_in(average: nn.Module, model: nn.Module, share: float) -> None:
-    """Move each weight of the average by a share towards that of the model."""
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), share)
 
 
 def au_loss(logits: Tensor, aus: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainables.heads import Components, pair_matrix
+
 SMALLEST, LARGEST = 4, 7  # pixels a side of the coarsest map
 WIDEST = 8  # times `width`: the most channels
 SLOPE = 0.2  # of the leaky ReLUs
@@ -27,7 +29,7 @@ class Shape:
     size: int
     classes: int
     aus: int
-    components: tuple[tuple[int, int], ...] | None = None  # per class, its two basic emotions
+    components: Components = None  # per class, its two basic emotions
     basics: int = 0
 
 
@@ -57,9 +59,9 @@ class Condition(nn.Module):
         super().__init__()
         self.label = nn.Embedding(shape.classes, width)
         self.units = nn.Linear(2 * shape.aus, width, bias=False) if shape.aus else None
-        pairs = torch.zeros(shape.classes, shape.basics if shape.components else 0)
-        for k, pair in enumerate(shape.components or ()):
-            pairs[k, list(pair)] = 1.0
+        pairs = torch.zeros(shape.classes, 0)
+        if shape.components is not None:
+            pairs = pair_matrix(shape.components, shape.classes, shape.basics)
         self.register_buffer("pairs", pairs, persistent=False)
         self.basics = nn.Linear(pairs.shape[1], width, bias=False) if pairs.shape[1] else None
 

@@ -16,11 +16,11 @@ from sklearn.metrics import roc_auc_score
 
 from trainables import metrics
 from trainables.data.bundle import DataBundle, Split
-from trainables.data.likeness import look, near_pairs
 from trainables.features import judges
 from trainables.generation.agreement import can_be_learned, classifier
 from trainables.generation.looks import Floats, fit_looks
 from trainables.generation.synthetic_set import SyntheticSet
+from trainables.pretraining.exclusion import Fingerprints, alike, fingerprints
 from trainables.synthetic import additional, draw_rows
 
 Ints = NDArray[np.int64]
@@ -46,9 +46,9 @@ def judge(
 ) -> Judgement:
     """Everything that is said of a set, as JSON. NaN is None."""
     progress("looks")
-    looks = fit_looks(np.asarray(bundle.train.images))
-    views = [looks(images) for images in (bundle.train.images, bundle.val.images, made.images)]
-    seen = Seen(views[0], views[1], views[2], bundle.train, bundle.val, made)
+    train, looks = fit_looks(np.asarray(bundle.train.images))
+    val, fake = looks(bundle.val.images), looks(made.images)
+    seen = Seen(train, val, fake, bundle.train, bundle.val, made)
     stages: dict[str, Callable[[], Judgement]] = {
         "likeness": lambda: likeness(seen),
         "memorisation": lambda: memorised(seen, looks(bundle.train.images[..., ::-1])),
@@ -81,21 +81,18 @@ def likeness(seen: Seen) -> Judgement:
 def memorised(seen: Seen, mirrored: Floats) -> Judgement:
     """Whether images repeat training images, mirrored or not, more than unseen real ones do."""
     found = judges.memorisation(seen.train, seen.fake, seen.val, mirrored)
+    known = fingerprints(seen.of_train.images)
     return {
         "distance_ratio": found.ratio,  # to that of validation images: 1 if like new, 0 if copies
         "copied_share": found.copied,  # 0.05 if like new
-        "alike_share": alike_share(seen.of_train, seen.made.images),
-        "alike_share_of_validation": alike_share(seen.of_train, seen.of_val.images),
+        "alike_share": alike_share(known, seen.made.images),
+        "alike_share_of_validation": alike_share(known, seen.of_val.images),
     }
 
 
-def alike_share(train: Split, images: NDArray[np.uint8]) -> float:
+def alike_share(train: Fingerprints, images: NDArray[np.uint8]) -> float:
     """Share of the images that perceptual hashes take for a training image, mirrored or not."""
-    both = [*train.images, *images]
-    looks = [look(np.asarray(image).transpose(1, 2, 0)) for image in both]
-    near = near_pairs(np.stack([h for h, _ in looks]), np.stack([t for _, t in looks]))
-    across = near[(near[:, 0] < len(train)) & (near[:, 1] >= len(train)), 1]
-    return len(np.unique(across)) / len(images)
+    return float(alike(fingerprints(images), train).mean())
 
 
 def probes(seen: Seen, class_names: tuple[str, ...]) -> Judgement:

@@ -31,10 +31,11 @@ def _resized(image: U8, side: int) -> U8:
     return np.asarray(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def fit_looks(train: U8, width: int = WIDTH) -> Looks:
-    """Principal components of the descriptions of training images, at most `width`.
+def fit_looks(train: U8, width: int = WIDTH) -> tuple[Floats, Looks]:
+    """The looks of training images, and how others look: principal components of descriptions.
 
-    Scaled so that a training image has a squared length of D on average, as kernels want.
+    At most `width`, scaled so that a training image has a squared length of D on average, as
+    kernels want.
     """
     known = describe(train)
     mean, scale = known.mean(0), known.std(0) + 1e-6
@@ -42,4 +43,9 @@ def fit_looks(train: U8, width: int = WIDTH) -> Looks:
     _, values, axes = np.linalg.svd((known - mean) / scale, full_matrices=False)
     factor = np.sqrt(kept * len(known) / (values[:kept] ** 2).sum())
     basis = axes[:kept].T * factor
-    return lambda images: (describe(images) - mean) / scale @ basis
+
+    def seen(described: Floats) -> Floats:
+        turned: Floats = (described - mean) / scale @ basis
+        return turned
+
+    return seen(known), lambda images: seen(describe(images))

@@ -11,8 +11,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from trainables.averages import average_in
 from trainables.backbones import Backbone
-from trainables.pretraining.pretext import METHODS, Found, Pretext, normalised
+from trainables.pretraining.pretext import METHODS, Found, Pretext
 from trainables.pretraining.views import View, make_view
 
 HIDDEN = 256  # units of the heads: 2048 and 4096 in the papers, for networks of 24 M parameters
@@ -96,12 +97,9 @@ class Byol(nn.Module):
         self.predictor = two_layers(dim, dim)
         self.target = copy.deepcopy(online).requires_grad_(False)
 
-    @torch.no_grad()
     def follow(self, momentum: float) -> None:
         """Move the target towards the online branch; its batch statistics are of its own inputs."""
-        pairs = zip(self.target.parameters(), self.online.parameters(), strict=True)
-        for old, new in pairs:
-            old.lerp_(new, 1 - momentum)
+        average_in(self.target.parameters(), self.online.parameters(), 1 - momentum)
 
 
 def two_layers(width_in: int, width_out: int) -> nn.Sequential:
@@ -140,5 +138,5 @@ def spread(embedding: Tensor) -> Tensor:
 def _views(
     backbone: Backbone, view: View, images: Tensor, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    one, other = (normalised(backbone, view(images, generator)) for _ in range(2))
+    one, other = (backbone.normalised(view(images, generator)) for _ in range(2))
     return one, other

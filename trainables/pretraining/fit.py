@@ -5,7 +5,7 @@ N images, S pixels a side.
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Generator, Tensor, nn
 
 from trainables import state
 from trainables.augment import Batch
+from trainables.averages import measure_norms
 from trainables.backbones import Backbone, build_backbone
 from trainables.balance import Losses
 from trainables.optim import Stepper
@@ -27,7 +28,6 @@ from trainables.pretraining.pool import Pool
 from trainables.pretraining.pretext import Pretext
 from trainables.pretraining.record import Record, versions
 from trainables.pretraining.settings import Settings
-from trainables.pretraining.settling import settle
 from trainables.pretraining.views import CONTROLS
 from trainables.registry import unknown
 from trainables.schedules import warmup_cosine
@@ -73,6 +73,10 @@ class Pretraining:
     def __init__(self, settings: Settings, pool: Pool) -> None:
         seed_everything(settings.seed, "pretraining")
         self.settings, self.pool, self.rows = settings, pool, list[Row]()
+        if len(pool.rows) < 2:
+            raise ValueError(
+                f"one image of '{pool.source}' is too few to pretrain on: give at least two"
+            )
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.backbone, self.pretext, self.loaded = build(settings)
         if self.loaded:
@@ -247,6 +251,16 @@ def finish(run: Pretraining, files: Files) -> None:
         raise FloatingPointError("the weights are not finite at the end; try a lower --base-lr")
     picture = draw(run.pretext, run.images(rows[:PICTURED], generator), generator)
     files.finish(tensors, _record(run), picture)
+
+
+def settle(backbone: Backbone, batches: Iterable[Tensor]) -> None:
+    """Measure the statistics of batch norms on images as they are: so far, masked ones or crops."""
+
+    def see() -> None:
+        for images in batches:
+            backbone(backbone.normalised(images))
+
+    measure_norms(backbone, see)
 
 
 def _record(run: Pretraining) -> Record:

@@ -1,14 +1,13 @@
 """Whether the weights that a trial begins with may know the images it is scored on."""
 
-import json
 import logging
 from pathlib import Path
-from typing import Any
 
 from trainables.config import NAMED_WEIGHTS, TrialConfig
 from trainables.data.bundle import DataBundle
 from trainables.pretraining.exclusion import held_out_ids
 from trainables.pretraining.record import foreign, read_record
+from trainables.store import TrialStore
 from trainables.weights import file_of
 
 log = logging.getLogger(__name__)
@@ -60,8 +59,7 @@ def _taught_otherwise(path: Path, config: TrialConfig) -> str:
 def _trial_of(path: Path) -> TrialConfig | None:
     """The configuration of the trial that left these weights; None for weights from elsewhere."""
     try:
-        head = json.loads((path.parent / "config.json").read_text())
-        return TrialConfig.from_flat(head["config"])
+        return TrialStore(path.parent).config()
     except (OSError, ValueError, LookupError, TypeError):  # of no trial, or of one of long ago
         return None
 
@@ -69,8 +67,7 @@ def _trial_of(path: Path) -> TrialConfig | None:
 def _data_of(path: Path) -> str | None:
     """The name of the data of the run that such a trial is in."""
     try:
-        meta: dict[str, Any] = json.loads((path.parents[2] / "run.json").read_text())
-        return str(meta["data"]["name"])
+        return str(TrialStore(path.parent).run.meta()["data"]["name"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
 

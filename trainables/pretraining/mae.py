@@ -24,9 +24,7 @@ from trainables.pretraining.pretext import (
     Found,
     Picture,
     Pretext,
-    as_pixels,
     check_share,
-    normalised,
 )
 
 VARIANCE_FLOOR = 1e-6
@@ -54,7 +52,7 @@ def mae(
     model = MaskedAutoencoder(net, decoder_depth, decoder_width)
 
     def loss(images: Tensor, generator: Generator) -> Found:
-        values = normalised(backbone, images)
+        values = backbone.normalised(images)
         mask = draw_mask(len(images), model.patches, mask_ratio, generator, images)
         target = patchify(values, model.patch)
         if norm_pixels:
@@ -62,14 +60,14 @@ def mae(
         return {"loss": masked_mse(model(values, mask).float(), target, mask)}
 
     def picture(images: Tensor, generator: Generator) -> Picture:
-        values = normalised(backbone, images)
+        values = backbone.normalised(images)
         mask = draw_mask(len(images), model.patches, mask_ratio, generator, images)
         target, made = patchify(values, model.patch), model(values, mask).float()
         if norm_pixels:  # mean and spread of a hidden patch are not learnt: lent for the eye
             mean, spread = _moments(target)
             made = made * spread + mean
         made = torch.where(mask[..., None], made, target)
-        whole = as_pixels(backbone, unpatchify(made, model.grid, model.patch))
+        whole = backbone.as_pixels(unpatchify(made, model.grid, model.patch))
         seen = images[:, :, : whole.shape[2], : whole.shape[3]]
         hidden = over_pixels(mask, model.grid, model.patch)
         return seen, torch.where(hidden, 0.5, seen), whole

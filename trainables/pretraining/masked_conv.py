@@ -10,9 +10,7 @@ from trainables.pretraining.pretext import (
     Found,
     Picture,
     Pretext,
-    as_pixels,
     check_share,
-    normalised,
 )
 
 
@@ -34,13 +32,13 @@ def masked_conv(
         return over_pixels(mask, (model.cells, model.cells), (patch, patch))
 
     def loss(images: Tensor, generator: Generator) -> Found:
-        values, hidden = normalised(backbone, images), draw(images, generator)
+        values, hidden = backbone.normalised(images), draw(images, generator)
         return {"loss": masked_l1(model(values, hidden).float(), values, hidden)}
 
     def picture(images: Tensor, generator: Generator) -> Picture:
-        values, hidden = normalised(backbone, images), draw(images, generator)
+        values, hidden = backbone.normalised(images), draw(images, generator)
         made = torch.where(hidden, model(values, hidden).float(), values)
-        return images, torch.where(hidden, 0.5, images), as_pixels(backbone, made)
+        return images, torch.where(hidden, 0.5, images), backbone.as_pixels(made)
 
     return Pretext(model, loss, picture=picture)
 

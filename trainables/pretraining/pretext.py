@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor, nn
 
-from trainables.backbones import Backbone
 from trainables.registry import Registry
 
 Found = dict[str, Tensor]  # "loss", and what else a row of the log shows, scalars
@@ -33,21 +32,6 @@ class Pretext:
 
 PretextBuilder = Callable[..., Pretext]
 METHODS: Registry[PretextBuilder] = Registry("method")
-
-
-def normalised(backbone: Backbone, images: Tensor) -> Tensor:
-    """Images in [0, 1] as the backbone wants its input."""
-    return (images - _channels(backbone.mean, images)) / _channels(backbone.std, images)
-
-
-def as_pixels(backbone: Backbone, values: Tensor) -> Tensor:
-    """The way back, to [0, 1]."""
-    pixels = values * _channels(backbone.std, values) + _channels(backbone.mean, values)
-    return pixels.clamp(0, 1)
-
-
-def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return like.new_tensor(values).view(1, 3, 1, 1)
 
 
 def check_share(name: str, value: float) -> None:
