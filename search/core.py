@@ -43,6 +43,7 @@ class Search:
         self.configs: dict[str, Flat] = {}
         self.roles: dict[str, str] = {}
         self.results: dict[str, TrialResult] = {}
+        self.news: list[str] = []  # trials in the order in which something new was known of them
         self.live: dict[str, int] = {}  # handed out -> attempt
         self.started: set[str] = set()  # of these, the ones that a worker has in hand
         self.paused: dict[str, int] = {}  # waiting at a rung -> its epoch
@@ -62,17 +63,20 @@ class Search:
                 self.backlog.append(record.id)
             else:
                 self.results[record.id] = record.result
+                self.news.append(record.id)
                 if record.result.status != "failed":  # a crash may have come before
                     self.store.trial(record.id).discard_state()
                 self.proposer.tell(record.id, record.history, record.result.status)
                 self._climb(record.id, record.result.status)
-        for trial in [t for t in self.backlog if self.rows[t] and self._is_judged(t)]:
+        for trial in (t for t in self.backlog if self.rows[t] and self._is_judged(t)):
             epoch = max(self.rows[trial])
             if self.pruner.decide(trial, epoch, self.tops[trial]) == "pause":
-                self._pause(trial, epoch)
+                self.paused[trial] = epoch
+        self.backlog = [trial for trial in self.backlog if trial not in self.paused]
 
     def _know(self, trial: str, config: Flat, role: str) -> None:
         self.rows[trial], self.configs[trial], self.roles[trial] = {}, config, role
+        self.news.append(trial)
         if role == "baseline" or is_further(config):
             self.pruner.protect(trial)  # what all else is compared with has the full budget
         settings = TrialConfig.from_flat(config)
@@ -106,6 +110,7 @@ class Search:
         if epoch in rows:
             return
         rows[epoch] = row
+        self.news.append(trial)
         self.seconds += float(row.get("seconds") or 0)
         self.tops[trial] = best_so_far((self.tops.get(trial, nan), value))
         if self._is_judged(trial):
@@ -237,8 +242,6 @@ class Search:
     def _pause(self, trial: str, epoch: int) -> None:
         """The trial waits at a rung for its turn; a later hand-out goes on from its state."""
         self._release(trial)
-        if trial in self.backlog:
-            self.backlog.remove(trial)
         self.paused[trial] = epoch
 
     def on_lost(self, trial: str, is_preempted: bool = False) -> None:
@@ -279,6 +282,7 @@ class Search:
         result = own.result()  # the first verdict stands: the trial may have filed its own
         assert result is not None
         self.results[trial] = result
+        self.news.append(trial)
         if result.status != "failed":
             own.discard_state()  # nobody goes on from here, and it is four times the weights
         self._release(trial)

@@ -26,6 +26,7 @@ class Encoder:
         self.index = {name: i for i, (name, _) in enumerate(self.dims)}
         self.is_choice = np.array([isinstance(dim, Choice) for _, dim in self.dims], dtype=bool)
         self.options = [len(d.options) if isinstance(d, Choice) else 0 for _, d in self.dims]
+        self._codes: dict[tuple[str, tuple[Value, ...]], Array] = {}  # of values in conditions
         self.groups = np.concatenate(
             [np.full(self._width(i), i) for i in range(len(self.dims))] or [np.zeros(0)]
         ).astype(int)  # feature column -> dimension
@@ -132,9 +133,11 @@ class Encoder:
         if parent not in self.index:
             return np.full(len(points), self.space.settings[parent] in values)
         j = self.index[parent]
-        dim = self.dims[j][1]
-        wanted = [_to_unit(dim, value) for value in values if dim.contains(value)]
-        hits = np.abs(points[:, j, None] - np.array(wanted)[None]) < 1e-9
+        if (parent, values) not in self._codes:
+            dim = self.dims[j][1]
+            codes = [_to_unit(dim, value) for value in values if dim.contains(value)]
+            self._codes[parent, values] = np.array(codes)
+        hits = np.abs(points[:, j, None] - self._codes[parent, values][None]) < 1e-9
         return np.asarray(active[:, j] & hits.any(1))
 
 

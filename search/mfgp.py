@@ -1,80 +1,71 @@
 """Proposals from a Gaussian process over configuration and training length (`surrogate.py`).
 
-Expected improvement at full training, among random points and changes of the best. Every proposal
-is a pure function of what was told and of its seed: the parameters are fitted anew each time, from
-the same start, on a subset that does not depend on the order of arrival.
+Expected improvement at full training, among random points and changes of the best. A decision is a
+pure function of what was told and of its seed: the parameters are fitted anew each time, from the
+same start, on a subset that does not depend on the order of arrival. From CROWD running trials on
+one belief serves several decisions, as each of them would see hardly more than the one before. What
+a decision costs does not grow with the trials: all that it reads is kept in order as it arrives.
 """
 
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from math import isfinite
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from search.encoding import Encoder
+from search.observed import Known, Ranking, Waiting, observed_epochs
 from search.outcome import score
-from search.surrogate import Points, Posterior, Theta, fit
+from search.surrogate import Lines, Points, Posterior, Theta, fit
 from spaces.space import Space, Value
 from trainables.store import Row, Status
 
 Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
 STARTUP = 8  # random trials first
 FIT_POINTS, KNOWN_POINTS = 120, 400  # most observations fitted to, and conditioned on
 SHAKE = 0.3  # of the length scales' logarithms: parallel proposals then differ
 POOL, CHANGED, KEPT, ROUNDS = 200, 80, 8, 3  # candidates
 RANDOM_SHARE = 0.1  # of decisions that the model does not take: a check on what it believes
 GOALS = 1.0, 4.0  # improvements aimed at, 10^-u of the spread of what is known
-NONE: Mapping[str, int] = {}
-
-
-@dataclass
-class Known:
-    """A trial as the model sees it."""
-
-    point: Array
-    scores: dict[int, float] = field(default_factory=dict)  # epoch -> score
-    status: Status = "running"
-
-    @property
-    def is_open(self) -> bool:
-        return self.status == "running"
-
-    def tops(self, grid: Sequence[int]) -> dict[int, float]:
-        """The best so far at the epochs of the grid; -inf where it failed or never had a score."""
-        is_blank = not any(map(isfinite, self.scores.values()))
-        if self.status == "failed" or (self.status in ("completed", "stopped") and is_blank):
-            return {max([1, *self.scores]): -math.inf}
-        best, tops = -math.inf, dict[int, float]()
-        for epoch, value in sorted(self.scores.items()):
-            best = max(best, value) if isfinite(value) else best
-            if epoch in grid and isfinite(best):
-                tops[epoch] = best
-        return tops
+SHORTLIST = 64  # of those that wait at a rung, how many are weighed
+MOST_RUNNING = 1000  # trials that are seen to run
+FANTASIES = 200  # of these, how many are taken to end as expected: the best
+CROWD, SHARE = 32, 16  # of running trials: from how many on, and how many to a decision of a batch
 
 
 @dataclass(frozen=True)
 class Belief:
-    """What a decision is taken on. T trials, F features, P dimensions."""
+    """What decisions are taken on. P dimensions."""
 
     posterior: Posterior
-    x: Array  # (T, F)
     top: Array  # (KEPT, P) the points that are expected to end best
-    goal: float  # the value to be reached
-    horizon: float  # epochs from now in which to reach it
+    best: float  # the highest value expected
+    spread: float  # of the values expected
+
+    def goal(self, rng: np.random.Generator) -> float:
+        """A value to be reached."""
+        return self.best + max(1e-3, self.spread) * 10 ** -rng.uniform(*GOALS)
 
 
 class FidelityModel:
-    """A `proposer.Leader`. State: the trials in the order they were asked for, and the last fit."""
+    """A `proposer.Leader`. State: the trials in the order they were asked for, and the last fit.
+
+    Besides, who runs and who waits, as last told, and the decisions of a batch that are left.
+    """
 
     def __init__(self, space: Space, epochs: int, budget: int = 100) -> None:
         self.encoder, self.epochs = Encoder(space), epochs
         self.startup = min(STARTUP, max(4, budget // 4))
         self.grid = observed_epochs(epochs)
         self.trials: dict[str, Known] = {}
+        self._points: list[Array] = []
+        self._x: dict[int, Array] = {}  # features of the points that have been asked for
+        self._ranking = Ranking()
+        self._waiting = Waiting()
+        self._batch: list[str | Array] = []  # decisions: a trial that waits, or a new point
         self._drawn: Array = np.zeros(0)
         self._won: Array | None = None  # the new point that no waiting trial could beat
         self._fitted: tuple[bytes, Theta] = (b"", Theta(np.zeros(0), np.zeros(0)))
@@ -85,155 +76,245 @@ class FidelityModel:
             row, self._won = self._won, None
         elif self._is_new() or rng.random() < RANDOM_SHARE:
             row = self._believed(1, seed)[0]
+        elif self._is_crowded:
+            row = self._next_point(rng, seed)
         else:
-            row = self._climb(self._belief(rng), rng, seed)[0]
+            belief = self._belief(rng)
+            row = self._climb(belief, belief.goal(rng), self._horizon(rng), rng, seed)[0]
         flat = self.encoder.flat(row)
         self._drawn = self.encoder.point(flat)  # as the record will have it, to the last digit
         return flat
 
     def prefer(self, paused: Mapping[str, int], seed: int) -> str | None:
         """The paused trial (at its epoch) likelier to lead, some time from here, than a new one."""
-        strange = sorted(trial for trial in paused if trial not in self.trials)
-        if strange:
-            return strange[0]  # nothing is known of it: it is trained to its end
+        self._waiting.settle(paused)
         rng = np.random.default_rng(seed)
         if not paused or self._is_new():
             return None
+        if self._is_crowded:
+            return self._next(paused, rng, seed)
+        self._batch = []
         if rng.random() < RANDOM_SHARE:
             self._won = self._believed(1, seed)[0]
             return None
-        belief = self._belief(rng, paused)
-        index = {trial: i for i, trial in enumerate(self.trials)}
-        waiting = sorted(paused, key=lambda trial: index[trial])
-        numbers = np.array([index[trial] for trial in waiting])
-        gaps = self._gaps([paused[trial] + belief.horizon for trial in waiting])
-        mean, sd = belief.posterior.predict(belief.x[numbers], numbers, gaps)
-        chances = (mean - belief.goal) / sd
+        belief = self._belief(rng)
+        goal, horizon = belief.goal(rng), self._horizon(rng)
+        names, waiting, epochs = self._shortlist(paused)
+        mean, sd = belief.posterior.predict(
+            self._features(waiting), waiting, self._gaps(epochs + horizon)
+        )
+        chances = (mean - goal) / sd
         best = int(np.argmax(chances))
-        new, chance = self._climb(belief, rng, seed)
+        new, chance = self._climb(belief, goal, horizon, rng, seed)
         if chances[best] >= chance:
-            return waiting[best]
+            return self._let_go(names[best], paused)
         self._won = new
         return None
 
     def keep(self, trial: str) -> None:
-        self.trials[trial] = Known(self._drawn)
+        self._add(trial, self._drawn)
 
     def drop(self) -> None:
         self._drawn = np.zeros(0)
 
     def reopen(self, trial: str, params: Mapping[str, Value], seed: int) -> None:
-        self.trials[trial] = Known(self.encoder.point(params))
+        self._add(trial, self.encoder.point(params))
+
+    def _add(self, trial: str, point: Array) -> None:
+        self.trials[trial] = self._waiting.running[trial] = Known(len(self._points))
+        self._points.append(point)
 
     def observe(self, trial: str, epoch: int, score: float) -> None:
-        self.trials[trial].scores[epoch] = score
+        known = self.trials[trial]
+        known.scores[epoch] = score
+        if epoch in self.grid:
+            self._ranking.put(known.index, known.tops(self.grid))
 
     def tell(self, trial: str, history: Sequence[Row], status: Status) -> None:
         """A failed trial counts as the worst, at the epoch where it ended."""
         known = self.trials[trial]
         known.status = status
         known.scores = {row["epoch"]: score(row) for row in history}
+        self._ranking.put(known.index, known.tops(self.grid))
+        self._waiting.running.pop(trial, None)
+
+    # --- who runs, and who waits -----------------------------------------------------------------
 
     def _is_new(self) -> bool:
         """Whether too little is known to model."""
-        if len(self.trials) < self.startup:
-            return True
-        seen = sum(1 for trial in self.trials.values() if trial.tops(self.grid))
-        return seen < max(2, self.startup // 2)
+        too_few = len(self.trials) < self.startup
+        return too_few or self._ranking.trials < max(2, self.startup // 2)
 
-    def _belief(self, rng: np.random.Generator, paused: Mapping[str, int] = NONE) -> "Belief":
-        """What the observations tell, under length scales shaken a little."""
-        trials = list(self.trials.values())
-        x = self.encoder.features(np.array([t.point for t in trials]))
-        points, y = self._observations(trials, x)
-        theta = self._theta(points, y)
-        some = subset(y, KNOWN_POINTS)
-        points, y = points.take(some), y[some]
-        known = Posterior(points, y, theta, self.encoder.groups)
-        mean, _ = known.predict(x, np.arange(len(trials)))
-        running = np.array(
-            [i for i, (t, k) in enumerate(self.trials.items()) if k.is_open and t not in paused],
-            dtype=int,
+    @property
+    def _is_crowded(self) -> bool:
+        return len(self._waiting.running) >= CROWD
+
+    def _let_go(self, trial: str, paused: Mapping[str, int]) -> str:
+        self._waiting.let_go(trial, self.trials[trial], paused[trial])
+        return trial
+
+    def _shortlist(self, paused: Mapping[str, int]) -> tuple[list[str], Ints, Array]:
+        """Of those that wait: their names, their indices and their epochs."""
+        short = self._waiting.shortlist(paused, SHORTLIST, self.trials)
+        indices = np.array([self.trials[trial].index for trial in short], dtype=int)
+        return list(short), indices, np.array(list(short.values()), dtype=float)
+
+    def _features(self, trials: Ints) -> Array:
+        new = [i for i in trials.tolist() if i not in self._x]
+        if new:
+            rows = self.encoder.features(np.array([self._points[i] for i in new]))
+            self._x.update(zip(new, rows, strict=True))
+        return np.array([self._x[i] for i in trials.tolist()]).reshape(
+            len(trials), len(self.encoder.groups)
         )
+
+    # --- what is believed ------------------------------------------------------------------------
+
+    def _belief(self, rng: np.random.Generator) -> Belief:
+        """What the observations tell, under length scales shaken a little."""
+        theta, groups = self._theta(), self.encoder.groups
+        points, y = self._observed(KNOWN_POINTS)
+        known = Posterior(points, y, theta, groups)
+        seen, running = np.unique(points.trial), self._runners()
+        asked = np.union1d(seen, running)
+        told, _ = known.predict(self._features(asked), asked)
+        mean = told[np.searchsorted(asked, seen)]
+        ends = told[np.searchsorted(asked, running)]
+        if len(running) > FANTASIES:
+            some = np.sort(np.argsort(-ends, kind="stable")[:FANTASIES])
+            running, ends = running[some], ends[some]
         believed = Points(
-            np.vstack([points.x, x[running]]),
+            np.vstack([points.x, self._features(running)]),
             np.concatenate([points.trial, running]),
             np.concatenate([points.gap, np.zeros(len(running))]),
         )  # running trials at their expected end, so that others look elsewhere
         shaken = Theta(theta.scales + SHAKE * rng.normal(size=len(theta.scales)), theta.sizes)
-        posterior = Posterior(
-            believed, np.concatenate([y, mean[running]]), shaken, self.encoder.groups
-        )
-        seen = np.unique(points.trial)
-        top = seen[np.argsort(-mean[seen], kind="stable")[:KEPT]]
-        leads, spread = float(mean[seen].max()), float(np.ptp(mean[seen]))
-        goal = leads + max(1e-3, spread) * 10 ** -rng.uniform(*GOALS)
-        horizon = rng.uniform(1, self.epochs)
-        return Belief(posterior, x, np.array([trials[i].point for i in top]), goal, horizon)
+        posterior = Posterior(believed, np.concatenate([y, ends]), shaken, groups)
+        top = seen[np.argsort(-mean, kind="stable")[:KEPT]]
+        at = np.array([self._points[i] for i in top])
+        return Belief(posterior, at, float(mean.max()), float(np.ptp(mean)))
 
-    def _theta(self, points: Points, y: Array) -> Theta:
+    def _runners(self) -> Ints:
+        """Those that run, in order; the latest, should trials wait without our being told."""
+        return np.sort([k.index for k in self._waiting.running.values()])[-MOST_RUNNING:].astype(
+            int
+        )
+
+    def _observed(self, size: int) -> tuple[Points, Array]:
+        """Some of the observations, the target of each the normal quantile of its rank."""
+        rows, y = self._ranking.pick(size)
+        trial = np.array([i for i, _ in rows])
+        return Points(self._features(trial), trial, self._gaps([e for _, e in rows])), y
+
+    def _theta(self) -> Theta:
         """The fitted parameters: a function of the observations, remembered for the next ask."""
-        few = subset(y, FIT_POINTS)
-        chosen, targets = points.take(few), y[few]
-        key = b"".join(a.tobytes() for a in (chosen.x, chosen.trial, chosen.gap, targets))
+        points, y = self._observed(FIT_POINTS)
+        key = b"".join(a.tobytes() for a in (points.x, points.trial, points.gap, y))
         if key != self._fitted[0]:
-            groups, dims = self.encoder.groups, len(self.encoder.dims)
-            self._fitted = key, fit(chosen, targets, groups, dims)
+            self._fitted = key, fit(points, y, self.encoder.groups, len(self.encoder.dims))
         return self._fitted[1]
+
+    def _horizon(self, rng: np.random.Generator) -> float:
+        """Epochs from now in which a goal is to be reached."""
+        return rng.uniform(1, self.epochs)
 
     def _believed(self, n: int, seed: int) -> Array:
         """Random points (n, P), near the defaults as often as the space believes in them."""
         rng = random.Random(seed)
         return np.array([self.encoder.point(self.encoder.space.sample(rng)) for _ in range(n)])
 
-    def _climb(self, belief: "Belief", rng: np.random.Generator, seed: int) -> tuple[Array, float]:
+    def _climb(
+        self, belief: Belief, goal: float, horizon: float, rng: np.random.Generator, seed: int
+    ) -> tuple[Array, float]:
         """The new point likeliest to reach the goal at the horizon, in standard deviations."""
-        parents = np.vstack([belief.top, self._believed(2, seed)])
-        near = self.encoder.mutate(parents[rng.integers(len(parents), size=POOL)], rng)
-        pool = np.vstack([self.encoder.sample(POOL, rng), near])
-        gap = self._gaps([belief.horizon])
+        pool = self._pool(belief, rng, seed)
+        gap = self._gaps([horizon])
         for round_ in range(ROUNDS):
             mean, sd = belief.posterior.predict(self.encoder.features(pool), gap=gap)
-            chances = (mean - belief.goal) / sd
+            chances = (mean - goal) / sd
             order = np.argsort(-chances, kind="stable")[:KEPT]
             pool = pool[order]
             if round_ < ROUNDS - 1:
-                near = self.encoder.mutate(pool[rng.integers(len(pool), size=CHANGED)], rng)
-                pool = np.vstack([pool, near])
+                pool = np.vstack([pool, self._changed(pool, CHANGED, rng)])
         return np.asarray(pool[0]), float(chances[order[0]])
 
-    def _gaps(self, epochs: Sequence[float]) -> Array:
+    def _pool(self, belief: Belief, rng: np.random.Generator, seed: int) -> Array:
+        """Candidates to begin with: at random, and near the best."""
+        parents = np.vstack([belief.top, self._believed(2, seed)])
+        near = self._changed(parents, POOL, rng)
+        return np.vstack([self.encoder.sample(POOL, rng), near])
+
+    def _changed(self, parents: Array, n: int, rng: np.random.Generator) -> Array:
+        return self.encoder.mutate(parents[rng.integers(len(parents), size=n)], rng)
+
+    # --- many decisions at once ------------------------------------------------------------------
+
+    def _next(self, paused: Mapping[str, int], rng: np.random.Generator, seed: int) -> str | None:
+        """The next decision of the batch, of a new one where none is left."""
+        while True:
+            if not self._batch:
+                self._batch = self._decide(paused, rng, seed)
+            choice = self._batch.pop(0)
+            if not isinstance(choice, str):
+                self._won = choice
+                return None
+            if choice in paused:
+                return self._let_go(choice, paused)
+
+    def _next_point(self, rng: np.random.Generator, seed: int) -> Array:
+        """The next new point of the batch, of a new one where none is left."""
+        for at, choice in enumerate(self._batch):
+            if not isinstance(choice, str):
+                del self._batch[at]
+                return choice
+        first, *others = self._decide({}, rng, seed)
+        assert not isinstance(first, str)
+        self._batch += others
+        return first
+
+    def _decide(
+        self, paused: Mapping[str, int], rng: np.random.Generator, seed: int
+    ) -> list[str | Array]:
+        """Decisions for one in SHARE of the running trials, each aware of those before it.
+
+        As one by one, but for the observations and the shaken scales, which they share.
+        """
+        belief, n = self._belief(rng), len(self._waiting.running) // SHARE
+        goals = [belief.goal(rng) for _ in range(n)]
+        horizons = [self._horizon(rng) for _ in range(n)]
+        names, waiting, epochs = self._shortlist(paused)
+        pool = self._climb_all(belief, goals, horizons, rng, seed)
+        x = np.vstack([self._features(waiting), self.encoder.features(pool)])
+        trials = np.concatenate([waiting, np.full(len(pool), -1)])
+        lines = Lines(belief.posterior, x, trials, room=n)
+        starts = np.concatenate([epochs, np.zeros(len(pool))])
+        is_left, choices = np.ones(len(x), dtype=bool), list[str | Array]()
+        for goal, horizon in zip(goals, horizons, strict=True):
+            if rng.random() < RANDOM_SHARE:
+                choices.append(self._believed(1, int(rng.integers(2**31)))[0])
+                continue
+            mean, sd = lines.at(self._gaps(starts + horizon))
+            best = int(np.argmax(np.where(is_left, (mean - goal) / sd, -math.inf)))
+            is_left[best] = False
+            lines.believe(best)
+            choices.append(names[best] if best < len(names) else pool[best - len(names)])
+        return choices
+
+    def _climb_all(
+        self, belief: Belief, goals: Sequence[float], horizons: Sequence[float],
+        rng: np.random.Generator, seed: int,
+    ) -> Array:  # fmt: skip
+        """Candidates among which each goal at its horizon finds a good one."""
+        pool, gaps = self._pool(belief, rng, seed), self._gaps(horizons)[:, None]
+        for _ in range(ROUNDS - 1):
+            mean, sd = Lines(belief.posterior, self.encoder.features(pool)).at(gaps)
+            chances = (mean - np.array(goals)[:, None]) / sd
+            best = pool[np.unique(np.argsort(-chances, axis=1, kind="stable")[:, :KEPT])]
+            pool = np.vstack([best, self._changed(best, CHANGED + KEPT * len(goals), rng)])
+        return pool
+
+    def _gaps(self, epochs: Sequence[float] | Array) -> Array:
         """1 after the first epoch, 0 at full training and beyond."""
         spread = math.log(max(2, self.epochs))
         gaps: Array = 1 - np.log(np.asarray(epochs, dtype=float)) / spread
         return np.maximum(gaps, 0.0)
-
-    def _observations(self, trials: Sequence[Known], x: Array) -> tuple[Points, Array]:
-        """Every observation, its target the normal quantile of its rank among all of them."""
-        rows = [(i, e, top) for i, t in enumerate(trials) for e, top in t.tops(self.grid).items()]
-        trial = np.array([i for i, _, _ in rows])
-        gap = self._gaps([e for _, e, _ in rows])
-        ranks = ranks_of([s for _, _, s in rows])
-        return Points(x[trial], trial, gap), np.asarray(ndtri((ranks - 0.5) / len(rows)))
-
-
-def ranks_of(scores: Sequence[float]) -> Array:
-    """From 1, ties share theirs: `scipy.stats.rankdata`, which takes half a second to import."""
-    _, place, many = np.unique(scores, return_inverse=True, return_counts=True)
-    shared: Array = (many.cumsum() - (many - 1) / 2)[place]
-    return shared
-
-
-def observed_epochs(epochs: int) -> tuple[int, ...]:
-    """Where curves are looked at: the last epoch and, by steps of sqrt(3), down to a ninth."""
-    return tuple(sorted({max(1, round(epochs / math.sqrt(3) ** step)) for step in range(5)}))
-
-
-def subset(y: Array, size: int) -> NDArray[np.int64]:
-    """At most `size` observations: the best half of it, and an even pick of the others."""
-    if len(y) <= size:
-        return np.arange(len(y))
-    order = np.argsort(-y, kind="stable")
-    best, rest = order[: size // 2], order[size // 2 :]
-    pick = np.linspace(0, len(rest) - 1, size - len(best)).round().astype(int)
-    return np.sort(np.concatenate([best, rest[pick]]))

@@ -103,7 +103,7 @@ class Monitor:
         if len(results) == self.told:
             return
         self.tally.follow(self.search)
-        for trial in list(islice(results, self.told, None)):
+        for trial in reversed(list(islice(reversed(results), len(results) - self.told))):
             self.told += 1
             if self.live is None or results[trial].status == "failed":
                 self._print(end_line(self.tally, trial))

@@ -73,6 +73,7 @@ class SpaceProposer:
         self.asked = 0
         self.invalid = 0  # configurations proposed that could not have run
         self._known: set[str] = set()
+        self._strange: set[str] = set()  # of these, what the model is not told of
         self._open: set[str] = set()
 
     def ask(self) -> Proposal | None:
@@ -95,6 +96,8 @@ class SpaceProposer:
         assert isinstance(self.model, Leader)  # `strategy` lets no other lead
         if self._given() is not None:
             return None  # it comes first
+        if strange := [trial for trial in self._strange if trial in paused]:
+            return min(strange)  # nothing is known of it: it is trained to its end
         return self.model.prefer(paused, self._seed(f"{sum(paused.values())}/{len(paused)}"))
 
     def reopen(self, config: Flat) -> None:
@@ -131,8 +134,7 @@ class SpaceProposer:
     def _register(self, trial: str, is_open: bool) -> None:
         self._known.add(trial)
         self.asked += 1
-        if is_open:
-            self._open.add(trial)
+        (self._open if is_open else self._strange).add(trial)
 
     def _unseen(self, flat: Mapping[str, Value]) -> TrialConfig | None:
         """The configuration, or it under the next seed if it was given before; None if neither."""

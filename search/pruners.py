@@ -102,9 +102,9 @@ class Pruner:
         self._verdicts[trial, rung] = "continue"
 
     def _judge(self, trial: str, epoch: int) -> Verdict:
-        is_first = (
-            epoch > self.milestones[0] and len(self.rungs[epoch].keys() - self.protected) == 1
-        )
+        rung = self.rungs[epoch]
+        others = len(rung) - sum(trial in rung for trial in self.protected)
+        is_first = epoch > self.milestones[0] and others == 1
         if self.is_led and is_first:
             return "continue"  # the first let go is trained whole: what are early epochs worth?
         if self.is_pausing:

@@ -126,15 +126,15 @@ class Posterior:
     def __init__(self, points: Points, y: Array, theta: Theta, groups: Ints) -> None:
         self.points, self.y = points, y
         self.variances = np.exp(2 * theta.sizes)
-        self._widths = np.exp(theta.scales)[groups]
-        self._x = points.x / self._widths
+        self.widths = np.exp(theta.scales)[groups]
+        self.x = points.x / self.widths
         f, e, g, c, d, noise = self.variances
         gaps = np.outer(points.gap, points.gap)
         same = points.trial[:, None] == points.trial[None]
-        matrix = (f + g * gaps) * _matern(self._x, self._x) + c * gaps + (e + d * gaps) * same
+        matrix = (f + g * gaps) * _matern(self.x, self.x) + c * gaps + (e + d * gaps) * same
         matrix[np.diag_indices(len(y))] += noise + JITTER
-        self._lower = cholesky(matrix, lower=True, check_finite=False)
-        self._weights = cho_solve((self._lower, True), y, check_finite=False)
+        self.lower = cholesky(matrix, lower=True, check_finite=False)
+        self.weights = cho_solve((self.lower, True), y, check_finite=False)
 
     def predict(
         self, x: Array, trial: Ints | None = None, gap: Array = FULL
@@ -142,12 +142,61 @@ class Posterior:
         """Mean and standard deviation (N,) at the gaps (N,) or (1,), of these trials if any."""
         f, e, g, c, d, _ = self.variances
         gaps = gap[:, None] * self.points.gap[None]
-        cross = (f + gaps * g) * _matern(x / self._widths, self._x) + gaps * c
+        cross = (f + gaps * g) * _matern(x / self.widths, self.x) + gaps * c
         if trial is not None:
             cross = cross + (e + gaps * d) * (trial[:, None] == self.points.trial[None])
-        half = solve_triangular(self._lower, cross.T, lower=True, check_finite=False)
+        half = solve_triangular(self.lower, cross.T, lower=True, check_finite=False)
         variance = f + e + gap * gap * (g + c + d) - (half * half).sum(0)
-        return cross @ self._weights, np.sqrt(np.maximum(variance, 1e-9))
+        return cross @ self.weights, np.sqrt(np.maximum(variance, 1e-9))
+
+
+class Lines:
+    """What is believed of N points at any gap, which both mean and covariance are linear in.
+
+    State: the products of the points with the Cholesky factor, at gap 0 and by gap; `believe` adds
+    a row to each, so that one more observation costs a product and no factorisation.
+    """
+
+    def __init__(
+        self, posterior: Posterior, x: Array, trial: Ints | None = None, room: int = 0
+    ) -> None:
+        f, e, g, c, d, noise = posterior.variances
+        points = posterior.points
+        self.x, self.f, self.noise = x / posterior.widths, f, noise + JITTER
+        shape = _matern(self.x, posterior.x)
+        start, slope = f * shape, (g * shape + c) * points.gap
+        if trial is not None:
+            same = trial[:, None] == points.trial[None]
+            start, slope = start + e * same, slope + d * same * points.gap
+        self.start, self.slope = start @ posterior.weights, slope @ posterior.weights
+        self.own = f + e, g + c + d
+        self.known, total = len(points.gap), len(points.gap) + room
+        self.at_end, self.by_gap = np.zeros((total, len(x))), np.zeros((total, len(x)))
+        for into, cross in ((self.at_end, start), (self.by_gap, slope)):
+            into[: self.known] = solve_triangular(
+                posterior.lower, cross.T, lower=True, check_finite=False
+            )
+        self.squares = [
+            (a * b).sum(0)
+            for a, b in ((self.at_end,) * 2, (self.at_end, self.by_gap), (self.by_gap,) * 2)
+        ]
+
+    def at(self, gap: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation at the gaps: (N,), or (K, 1) for K of each point."""
+        ends, mixed, gaps = self.squares
+        variance = self.own[0] - ends + gap * (-2 * mixed + gap * (self.own[1] - gaps))
+        return self.start + gap * self.slope, np.sqrt(np.maximum(variance, 1e-9))
+
+    def believe(self, point: int) -> None:
+        """Take the expected end of a point, of a trial of its own, as observed."""
+        own, n = self.at_end[: self.known, point], self.known
+        variance = self.own[0] - own @ own + self.noise
+        end = self.f * _matern(self.x, self.x[[point]])[:, 0] - own @ self.at_end[:n]
+        new = end / np.sqrt(variance), -(own @ self.by_gap[:n]) / np.sqrt(variance)
+        self.at_end[n], self.by_gap[n] = new
+        for square, (a, b) in zip(self.squares, ((0, 0), (0, 1), (1, 1)), strict=True):
+            square += new[a] * new[b]
+        self.known += 1
 
 
 def _matern(a: Array, b: Array) -> Array:

@@ -7,7 +7,6 @@ The live table, gauges, trackers and `search.status` all read it. It takes trial
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 from math import isfinite, nan
 
 from search.core import Search
@@ -61,24 +60,16 @@ class Tally:
         self.folds = 1
         self._firsts: dict[frozenset[tuple[str, Value]], str] = {}  # configuration -> first fold
         self._first: Flat = {}
-        self._open: dict[str, None] = {}  # an ordered set
+        self._read = 0  # of the search's news
 
     def follow(self, search: Search) -> list[str]:
-        """Take in what has happened since the last look; the trials it happened to.
-
-        Only new trials and those that had not ended can have changed, so the others cost nothing.
-        """
-        new = list(islice(search.rows, len(self.trials), None))
-        for trial in new:
-            self.add(trial, search.configs[trial], search.roles[trial])
-        self._open |= dict.fromkeys(new)
-        touched = set(new)
-        for trial in list(self._open):
-            result = search.results.get(trial)
-            if self.take(trial, search.rows[trial], result):
-                touched.add(trial)
-            if result is not None:
-                del self._open[trial]
+        """Take in what has happened since the last look; the trials it happened to."""
+        touched = dict.fromkeys(search.news[self._read :])
+        self._read = len(search.news)
+        for trial in touched:
+            if trial not in self.trials:
+                self.add(trial, search.configs[trial], search.roles[trial])
+            self.take(trial, search.rows[trial], search.results.get(trial))
         return sorted(touched, key=lambda trial: self.trials[trial].index)
 
     def add(self, trial: str, config: Flat, role: str) -> None:

@@ -4,15 +4,15 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import rankdata
 from toy import EPOCHS, SPACE, quality, start
 
 from search.encoding import Encoder
-from search.mfgp import Known, ranks_of
+from search.mfgp import CROWD, SHARE, FidelityModel
+from search.observed import Known
 from search.problems import PROBLEMS
 from search.samplers import SAMPLERS
 from search.simulate import run
-from search.surrogate import Points, Posterior, Theta, _loss, _Terms, prior
+from search.surrogate import Lines, Points, Posterior, Theta, _loss, _Terms, prior
 from trainables.config import TrialConfig
 
 
@@ -23,11 +23,6 @@ def test_a_point_is_its_configuration_and_back(name):
     points = np.vstack([points, encoder.mutate(points, np.random.default_rng(1))])
     again = np.array([encoder.point(encoder.flat(row)) for row in points])
     np.testing.assert_allclose(again, points, atol=1e-9)
-
-
-@pytest.mark.parametrize("scores", [[0.5], [0.2, 0.1, 0.2, 0.2], [-math.inf, 3, -math.inf, 0]])
-def test_ranks_are_those_of_scipy(scores):
-    assert ranks_of(scores).tolist() == rankdata(scores).tolist()
 
 
 def test_the_gradient_of_the_fit_is_that_of_its_loss():
@@ -51,9 +46,9 @@ def test_a_simulated_run_spends_its_budget_and_repeats_exactly():
 
 
 def test_a_score_of_zero_is_a_score_and_an_end_without_one_is_the_worst():
-    known = Known(np.zeros(1), {1: 0.0}, "stopped")
+    known = Known(0, {1: 0.0}, "stopped")
     assert known.tops((1,)) == {1: 0.0}
-    assert Known(np.zeros(1), {1: math.nan}, "stopped").tops((1,)) == {1: -math.inf}
+    assert Known(0, {1: math.nan}, "stopped").tops((1,)) == {1: -math.inf}
     model = SAMPLERS["mfgp"](SPACE, 10, ("score",))
     model.draw(0)
     model.keep("a")
@@ -87,6 +82,105 @@ def test_a_posterior_is_that_of_the_textbook():
         assert told[1] == pytest.approx([sd])
 
 
+def believed(n=7, seed=2):
+    """Two features, trials 0 to 3, at gaps by chance."""
+    rng = np.random.default_rng(seed)
+    points = Points(rng.random((n, 2)), np.arange(n) // 2, rng.random(n))
+    theta = Theta(np.log([0.5, 2.0]), np.log([1.0, 0.3, 0.7, 0.4, 0.2, 0.1]))
+    return points, rng.normal(size=n), theta, rng
+
+
+def test_lines_tell_at_each_gap_what_the_posterior_tells():
+    points, y, theta, rng = believed()
+    posterior = Posterior(points, y, theta, np.array([0, 1]))
+    x, trial, gap = rng.random((5, 2)), np.array([0, 3, -1, -1, 1]), rng.random(5)
+    told = Lines(posterior, x, trial).at(gap)
+    np.testing.assert_allclose(told, posterior.predict(x, trial, gap), rtol=1e-9)
+    gaps = rng.random((3, 1))  # of new points, several at once
+    means, sds = Lines(posterior, x).at(gaps)
+    for row, at in enumerate(gaps):
+        np.testing.assert_allclose((means[row], sds[row]), posterior.predict(x, gap=at), rtol=1e-9)
+
+
+def test_what_lines_are_to_believe_is_one_more_observation():
+    points, y, theta, rng = believed()
+    posterior = Posterior(points, y, theta, np.array([0, 1]))
+    x, trial, gap = rng.random((6, 2)), np.array([0, 3, -1, -1, 1, -1]), rng.random(6)
+    lines = Lines(posterior, x, trial, room=2)
+    for point in (1, 3):  # a trial that is known, and one that is new
+        end, _ = posterior.predict(x[[point]], trial[[point]])
+        own = trial[point] if trial[point] >= 0 else 99
+        points = Points(
+            np.vstack([points.x, x[[point]]]),
+            np.append(points.trial, own),
+            np.append(points.gap, 0),
+        )
+        y = np.append(y, end)
+        posterior = Posterior(points, y, theta, np.array([0, 1]))
+        lines.believe(point)
+        others = [i for i in range(6) if i not in (1, 3)]
+        told = [part[others] for part in lines.at(gap)]
+        wanted = posterior.predict(x[others], trial[others], gap[others])
+        np.testing.assert_allclose(told, wanted, rtol=1e-7)
+
+
+def crowded(running, seed=0):
+    """A model with as many trials waiting as run; scores rise with the learning rate to 0.01."""
+    rng, model, paused = np.random.default_rng(seed), FidelityModel(SPACE, EPOCHS, 10_000), {}
+    for number in range(2 * running):
+        lr = float(10 ** -rng.uniform(1, 5))
+        model.reopen(str(number), {**SPACE.defaults(), "lr": lr}, 0)
+        if number < running:
+            model.observe(str(number), 3, 1 - abs(math.log10(lr) + 2) + 0.01 * rng.normal())
+            paused[str(number)] = 3
+    return model, paused
+
+
+def decisions(model, paused, n):
+    """What a core is told by n questions, each of which changes who waits and who runs."""
+    told, paused = [], dict(paused)
+    for seed in range(n):
+        trial = model.prefer(paused, seed)
+        if trial is None:
+            told.append(model.draw(seed))
+            model.keep(f"new{seed}")
+        else:
+            del paused[trial]
+            told.append(trial)
+    return told
+
+
+def test_a_crowd_is_decided_on_in_batches_and_by_the_same_record_the_same():
+    model, paused = crowded(running=4 * SHARE)
+    told = decisions(model, paused, 12)
+    assert told == decisions(*crowded(running=4 * SHARE), 12)
+    assert len({str(choice) for choice in told}) == 12
+    chosen = [choice for choice in told if isinstance(choice, str)]
+    ranks = sorted(paused, key=lambda trial: -model.trials[trial].best)
+    assert chosen
+    assert set(chosen) <= set(ranks[:16])  # of 64
+
+
+def test_few_are_decided_on_one_by_one(monkeypatch):
+    model, paused = crowded(running=CROWD // 2)
+    monkeypatch.setattr(FidelityModel, "_decide", None)
+    assert len(decisions(model, paused, 6)) == 6
+
+
+def test_a_batch_has_a_decision_for_one_in_so_many_that_run(monkeypatch):
+    model, paused = crowded(running=4 * SHARE)
+    sizes, decide = [], FidelityModel._decide
+
+    def counted(self, *args):
+        batch = decide(self, *args)
+        sizes.append(len(batch))
+        return batch
+
+    monkeypatch.setattr(FidelityModel, "_decide", counted)
+    decisions(model, paused, 8)
+    assert sizes == [4, 4]
+
+
 def leading(seed, tops, epoch=1):
     """A model that has seen a score of each trial, by learning rate, and all of them waiting."""
     model = SAMPLERS["mfgp"](SPACE, 40, ("score",))
@@ -108,10 +202,9 @@ def test_the_model_prefers_the_best_of_those_that_wait_and_not_those_that_run():
     assert "6" not in [model.prefer(paused, seed) for seed in range(40)]
 
 
-def test_what_the_model_does_not_know_goes_on_and_nobody_waits_for_too_little():
+def test_nobody_waits_for_too_little():
     model, paused = leading(0, [(1e-3, 0.5), (1e-2, 0.6)])
     assert model.prefer(paused, 0) is None  # two are too few to model
-    assert model.prefer({**paused, "anchor": 3}, 0) == "anchor"
 
 
 def test_the_point_that_beat_those_that_wait_is_the_next_one_drawn():

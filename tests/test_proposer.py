@@ -119,6 +119,14 @@ def test_a_baseline_outside_the_space_is_kept_from_the_study():
     assert proposer.asked == 1
 
 
+def test_what_the_model_does_not_know_goes_on_first():
+    proposer = proposer_of(SPACE, "mfgp", anchors=[("default", flat(backbone="resnet50"))])
+    strange = proposer.ask().config.trial_id
+    known = [proposer.ask().config.trial_id for _ in range(2)]
+    assert proposer.prefer({trial: 1 for trial in (*known, strange)}) == strange
+    assert proposer.prefer(dict.fromkeys(known, 1)) is None  # two are too few to model
+
+
 def test_a_baseline_that_cannot_run_is_an_error_and_a_default_is_passed_over():
     def refuse(config):
         if config["backbone"] == "resnet50":
