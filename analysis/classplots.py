@@ -17,12 +17,21 @@ LOOKS = {  # with another symbol each, for print without colour
     "ensemble": (ORANGE, "diamond", "/"),
 }
 BINS = 10
+MOST_CLASSES = 50  # in a confusion matrix
 
 
 def confusion(counts: NDArray[np.int64], names: tuple[str, ...], title: str) -> go.Figure:
-    """Counts or shares of the true class in the cells, by a button; the shares as colour."""
-    total = np.maximum(counts.sum(1, keepdims=True), 1)
-    shares = counts / total
+    """Counts or shares of the true class in the cells, by a button; the shares as colour.
+
+    Of many classes only those with the most mistakes: a page of all their pairs would not open.
+    """
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    if len(names) > MOST_CLASSES:
+        mistakes = counts.sum(0) + counts.sum(1) - 2 * np.diag(counts)
+        some = np.sort(np.argsort(-mistakes, kind="stable")[:MOST_CLASSES])
+        title += f": of {len(names)} classes the {MOST_CLASSES} with the most mistakes"
+        counts, shares = counts[np.ix_(some, some)], shares[np.ix_(some, some)]
+        names = tuple(names[k] for k in some)
     labels = [safe(name) for name in names]
     text = [[str(n) if n else "" for n in row] for row in counts]
     rates = [[f"{100 * s:.0f}" if s else "" for s in row] for row in shares]
@@ -56,7 +65,7 @@ def class_recalls(findings: Findings, calls: dict[str, NDArray[np.int64]]) -> go
     shifts = np.linspace(-0.22, 0.22, len(calls)) if len(calls) > 1 else [0.0]
     for (who, predicted), shift in zip(calls.items(), shifts, strict=True):
         color, symbol, _ = LOOKS[who]
-        hits = np.diag(metrics.confusion(board.votes.labels, predicted, len(names)))
+        hits = metrics.Tallies.of(board.votes.labels, predicted, len(names)).right
         recall = hits / np.maximum(support, 1)
         low, high = statistics.wilson(hits, support)
         for rows, shade in ((support >= MIN_SUPPORT, color), (support < MIN_SUPPORT, FAINT)):

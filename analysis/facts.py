@@ -105,14 +105,14 @@ def confused(findings: Findings, calls: Calls) -> dict[str, Any]:
         return {"who": "", "rows": []}
     who, (probs, _) = list(calls.items())[-1]
     board = findings.board
-    counts = metrics.confusion(board.votes.labels, probs.argmax(1), len(board.class_names))
-    np.fill_diagonal(counts, 0)
+    labels, said = board.votes.labels, probs.argmax(1)
+    wrong = said != labels
+    pairs, counts = np.unique(np.stack([labels, said], 1)[wrong], axis=0, return_counts=True)
     rows = []
-    for flat in np.argsort(-counts, axis=None, kind="stable")[:CONFUSED]:
-        true, said = divmod(int(flat), len(counts))
-        if count := int(counts[true, said]):
-            names = [board.class_names[true], board.class_names[said]]
-            rows.append([*names, str(count), share(count, int(board.support[true]))])
+    for pair in np.argsort(-counts, kind="stable")[:CONFUSED]:
+        names = [board.class_names[k] for k in pairs[pair]]
+        count, of = int(counts[pair]), int(board.support[pairs[pair][0]])
+        rows.append([*names, str(count), share(count, of)])
     return {"who": who, "rows": rows}
 
 

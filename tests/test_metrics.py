@@ -19,7 +19,7 @@ def test_scores_agree_with_scikit_learn(seed: int) -> None:
     present = list(range(4))
     assert (metrics.confusion(labels, said, 5) == sk.confusion_matrix(labels, said)).all()
     recall = sk.recall_score(labels, said, average=None, labels=present)
-    assert metrics.recalls(metrics.confusion(labels, said, 5))[:4] == pytest.approx(recall)
+    assert metrics.Tallies.of(labels, said, 5).recalls[:4] == pytest.approx(recall)
     assert metrics.uar(labels, said, 5) == pytest.approx(recall.mean())
     assert metrics.accuracy(labels, said) == pytest.approx(sk.accuracy_score(labels, said))
     f1 = sk.f1_score(labels, said, average="macro", labels=present)
@@ -27,9 +27,9 @@ def test_scores_agree_with_scikit_learn(seed: int) -> None:
 
 
 def test_a_class_without_images_has_no_recall() -> None:
-    counts = metrics.confusion(np.array([0, 0]), np.array([0, 1]), 3)
-    assert np.isnan(metrics.recalls(counts)).tolist() == [False, True, True]
-    assert np.isnan(metrics.f1_scores(counts)).tolist() == [False, False, True]
+    tallies = metrics.Tallies.of(np.array([0, 0]), np.array([0, 1]), 3)
+    assert np.isnan(tallies.recalls).tolist() == [False, True, True]
+    assert np.isnan(tallies.f1_scores).tolist() == [False, False, True]
 
 
 def test_a_rare_class_is_left_out_of_the_score_but_its_false_positives_count() -> None:

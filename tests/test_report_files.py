@@ -9,7 +9,7 @@ import pytest
 from fake_run import FakeData, make_run, small
 from page import Page
 
-from analysis import boardtable, costs, findings, intervals, measures, report
+from analysis import boardtable, classplots, costs, findings, intervals, measures, report
 from analysis.decisions import read_decisions
 from analysis.leaderboard import read_board
 from analysis.statistics import tally
@@ -140,3 +140,16 @@ def test_probabilities_that_sum_to_nothing_are_refused(tmp_path: Path) -> None:
     )
     page = Page(report.write_report(run).read_text())
     assert "rows of probabilities are negative or sum to 0" in page.text
+
+
+def test_of_many_classes_a_confusion_shows_those_with_the_most_mistakes() -> None:
+    counts = np.diag(np.full(60, 8))
+    counts[3, 57] = 2
+    names = tuple(f"class {k}" for k in range(60))
+    figure = classplots.confusion(counts, names, "Confusion")
+    shown = figure.data[0]
+    assert len(shown.x) == len(shown.y) == classplots.MOST_CLASSES
+    row, column = shown.y.index("class 3"), shown.x.index("class 57")
+    assert shown.z[row][column] == 0.2  # of all of the class, shown or not
+    assert shown.customdata[row][column] == 2
+    assert "of 60 classes the 50" in figure.layout.title.text

@@ -1,5 +1,7 @@
 """Scores on numpy arrays. N images, K classes, A action units; labels (N,), probs (N, K)."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,16 +16,29 @@ def confusion(labels: Ints, predicted: Ints, classes: int) -> NDArray[np.int64]:
     return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
-def recalls(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Recall per class (K,); NaN for a class without images."""
-    support = counts.sum(1)
-    return np.where(support > 0, np.diag(counts) / np.maximum(support, 1), np.nan)
+@dataclass(frozen=True)
+class Tallies:
+    """Images by class (K,): of it, called it, both. Classes are many: no K x K for these."""
 
+    support: NDArray[np.int64]
+    called: NDArray[np.int64]
+    right: NDArray[np.int64]
 
-def f1_scores(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """F1 per class (K,) = 2 TP / (2 TP + FP + FN); NaN for a class neither true nor predicted."""
-    total = counts.sum(0) + counts.sum(1)
-    return np.where(total > 0, 2 * np.diag(counts) / np.maximum(total, 1), np.nan)
+    @classmethod
+    def of(cls, labels: Ints, predicted: Ints, classes: int) -> "Tallies":
+        sets = (labels, predicted, labels[labels == predicted])
+        return cls(*(np.bincount(each, minlength=classes) for each in sets))
+
+    @property
+    def recalls(self) -> NDArray[np.float64]:
+        """NaN for a class without images."""
+        return np.where(self.support > 0, self.right / np.maximum(self.support, 1), np.nan)
+
+    @property
+    def f1_scores(self) -> NDArray[np.float64]:
+        """2 TP / (2 TP + FP + FN); NaN for a class neither true nor predicted."""
+        total = self.support + self.called
+        return np.where(total > 0, 2 * self.right / np.maximum(total, 1), np.nan)
 
 
 def supported(labels: Ints, classes: int, min_support: int = MIN_SUPPORT) -> NDArray[np.bool_]:
@@ -39,16 +54,16 @@ def accuracy(labels: Ints, predicted: Ints) -> float:
 
 def uar(labels: Ints, predicted: Ints, classes: int) -> float:
     """Unweighted average recall over the classes that have images."""
-    return float(np.nanmean(recalls(confusion(labels, predicted, classes))))
+    return float(np.nanmean(Tallies.of(labels, predicted, classes).recalls))
 
 
 def macro_f1(
     labels: Ints, predicted: Ints, classes: int, keep: NDArray[np.bool_] | None = None
 ) -> float:
     """Mean F1 over the classes in `keep` (those with images, if None); false positives count."""
-    counts = confusion(labels, predicted, classes)
-    kept = counts.sum(1) > 0 if keep is None else keep
-    return float(np.nan_to_num(f1_scores(counts)[kept]).mean())
+    tallies = Tallies.of(labels, predicted, classes)
+    kept = tallies.support > 0 if keep is None else keep
+    return float(np.nan_to_num(tallies.f1_scores[kept]).mean())
 
 
 def decisions(labels: Ints, predicted: Ints, classes: int) -> dict[str, float]:
