@@ -64,6 +64,27 @@ def test_ldam_by_hand() -> None:
     )
 
 
+@pytest.mark.parametrize("classes", [1, 2, 14])
+@pytest.mark.parametrize("size", [1.0, 100.0])
+def test_ldam_takes_each_class_for_the_true_one_in_turn(classes: int, size: float) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    counts = np.arange(classes) + 2
+    logits = size * torch.randn(9, classes, generator=generator, dtype=torch.float64)
+    targets = torch.randn(9, classes, generator=generator, dtype=torch.float64).softmax(1)
+    rarity = counts**-0.25
+    wanted = torch.zeros(9, dtype=torch.float64)
+    for k, margin in enumerate(2.0 * 0.5 * rarity / rarity.max()):
+        lowered = logits.clone()
+        lowered[:, k] -= margin
+        wanted -= targets[:, k] * lowered.log_softmax(1)[:, k]
+    z = logits.float().requires_grad_()
+    found = LOSSES["ldam"](counts, margin=0.5, scale=2.0)(z, targets.float())
+    assert torch.allclose(found.double(), wanted, rtol=1e-5, atol=1e-5)
+    found.sum().backward()
+    assert z.grad is not None
+    assert torch.isfinite(z.grad).all()
+
+
 def test_ldam_on_the_cosine_head_is_the_loss_of_the_paper() -> None:
     head = HEADS["cosine"](5, None, 3, 0, scale=20.0)
     x = torch.randn(4, 5)

@@ -81,11 +81,19 @@ def ldam(class_counts: Counts, *, margin: float = 0.5, scale: float = LDAM_SCALE
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         z = logits.float()
-        shift = torch.diag(constant(margins, z))
-        log_p = (z[:, None, :] - shift).log_softmax(2)  # (N, K, K): row k as if k were the truth
-        return -(targets * log_p.diagonal(dim1=1, dim2=2)).sum(1)
+        lowered = z - constant(margins, z)
+        log_p = lowered - torch.logaddexp(lowered, _of_others(z))  # of each class, were it the true
+        return -(targets * log_p).sum(1)
 
     return loss
+
+
+def _of_others(z: Tensor) -> Tensor:
+    """log sum exp of all logits (N, K) but each one in turn: of those before it and after it."""
+    none = z.new_full((len(z), 1), torch.finfo(z.dtype).min / 4)  # finite, so its gradient is 0
+    before = torch.cat([none, z[:, :-1].logcumsumexp(1)], 1)
+    after = torch.cat([z[:, 1:].flip(1).logcumsumexp(1).flip(1), none], 1)
+    return torch.logaddexp(before, after)
 
 
 @LOSSES.register
