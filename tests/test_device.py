@@ -4,6 +4,9 @@ The meta device stands for a GPU: it is not the CPU, and it has no values, so th
 for one raises. What is drawn and counted on the CPU stays real.
 """
 
+import platform
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -160,3 +163,23 @@ def test_a_plain_copy_is_noticed() -> None:
         assert watched.plain == []
         torch.ones(2).to(META)
     assert len(watched.plain) == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
+def test_memory_that_a_step_frees_is_there_for_the_next() -> None:
+    """In a process of its own, as it is for good: no page of a block is asked for twice."""
+    program = """
+import resource, torch
+from trainables.device import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [torch.ones(2**21) for _ in range(16)]  # a step: 16 of 8 MiB, gone at once
+    del blocks
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(keep_freed_memory(), *(faults() for _ in range(8)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    is_kept, first, *_, last = done.stdout.split()
+    assert is_kept == "True"
+    assert int(first) > 30_000  # pages of 4 KiB
+    assert int(last) < 1000
