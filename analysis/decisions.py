@@ -6,21 +6,21 @@ gigabyte: they are measured as they are read and kept only of the trials that ma
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis import measures
 from analysis.groups import Folds, is_whole
-from analysis.votes import Ids, Votes, common, joined, read_parts
+from analysis.votes import ByTrial, Ids, Votes, common, joined, of_all_units, read_parts
 from trainables import metrics
 from trainables.metrics import Floats
 from trainables.store import Record, RunStore
 
 
 @dataclass(frozen=True)
-class Decisions:
+class Decisions(ByTrial):
     """What M trials decide on the same N images; trials and images sorted by id."""
 
     trials: Ids
@@ -37,8 +37,7 @@ class Decisions:
 
     def pick(self, trials: Iterable[str]) -> "Decisions":
         """The decisions of some of the trials."""
-        wanted = set(trials)
-        rows = [row for row, trial in enumerate(self.trials) if trial in wanted]
+        rows = self.rows_of(trials)
         return replace(
             self,
             trials=tuple(self.trials[row] for row in rows),
@@ -47,13 +46,6 @@ class Decisions:
             ece=self.ece[rows],
             unit_f1=self.unit_f1[rows],
         )
-
-    @cached_property
-    def _rows(self) -> dict[str, int]:
-        return {trial: row for row, trial in enumerate(self.trials)}
-
-    def row(self, trial: str) -> int:
-        return self._rows[trial]
 
     def calls(self, trial: str | None) -> NDArray[np.int16] | None:
         """The class that the trial calls each image (N,); None for no trial."""
@@ -117,20 +109,12 @@ def _joined(parts: Sequence[Decisions], classes: int) -> Decisions:
         none, units = np.zeros(0), np.zeros((0, 0))
         calls = np.zeros((0, 0), np.int16)
         return Decisions((), (), full.labels, full.aus, calls, none, none, units, full)
-    first = parts[0]
     return replace(
-        first,
+        parts[0],
         trials=tuple(trial for part in parts for trial in part.trials),
         predicted=np.concatenate([part.predicted for part in parts]),
         nll=np.concatenate([part.nll for part in parts]),
         ece=np.concatenate([part.ece for part in parts]),
-        unit_f1=np.concatenate(
-            [
-                part.unit_f1
-                if part.aus.shape == first.aus.shape
-                else np.full((len(part.trials), first.aus.shape[1]), np.nan)
-                for part in parts
-            ]
-        ),
+        unit_f1=of_all_units([part.unit_f1 for part in parts]),
         full=full,
     )

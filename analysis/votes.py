@@ -22,10 +22,29 @@ Ids = tuple[str, ...]
 NO_FOLDS: Folds = {}
 AT_ONCE = 64  # trials that a thread reads before it makes something of them
 Made = TypeVar("Made")
+AnyFloat = TypeVar("AnyFloat", bound=np.floating)
+
+
+class ByTrial:
+    """Something that has a row for each trial."""
+
+    trials: Ids
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {trial: row for row, trial in enumerate(self.trials)}
+
+    def row(self, trial: str) -> int:
+        return self._rows[trial]
+
+    def rows_of(self, trials: Iterable[str]) -> list[int]:
+        """The rows of those of the trials that are here, in their order here."""
+        wanted = set(trials)
+        return [row for row, trial in enumerate(self.trials) if trial in wanted]
 
 
 @dataclass(frozen=True)
-class Votes:
+class Votes(ByTrial):
     """What M trials say of the same N images."""
 
     trials: Ids
@@ -44,10 +63,9 @@ class Votes:
 
     def pick(self, trials: Iterable[str]) -> "Votes":
         """The votes of some of the trials."""
-        wanted = set(trials)
-        if wanted.issuperset(self.trials):  # nothing to copy
+        rows = self.rows_of(trials)
+        if len(rows) == len(self.trials):  # nothing to copy
             return replace(self, problems={})
-        rows = [row for row, trial in enumerate(self.trials) if trial in wanted]
         return replace(
             self,
             trials=tuple(self.trials[row] for row in rows),
@@ -55,13 +73,6 @@ class Votes:
             au_probs=self.au_probs[rows],
             problems={},
         )
-
-    @cached_property
-    def _rows(self) -> dict[str, int]:
-        return {trial: row for row, trial in enumerate(self.trials)}
-
-    def row(self, trial: str) -> int:
-        return self._rows[trial]
 
 
 def read_votes(
@@ -219,18 +230,22 @@ def joined(parts: Sequence[Votes], classes: int) -> Votes:
         none, probs = np.zeros(0, np.int64), np.zeros((0, 0, classes), np.float32)
         no_aus = np.zeros((0, 0, 0), np.float32)
         return Votes((), (), none, probs, np.zeros((0, 0), np.int8), no_aus, {})
-    first = parts[0]
-    empty = np.float32(np.nan)
     return replace(
-        first,
+        parts[0],
         trials=tuple(trial for part in parts for trial in part.trials),
         probs=np.concatenate([part.probs for part in parts]),
-        au_probs=np.concatenate(
-            [
-                part.au_probs
-                if part.aus.shape == first.aus.shape
-                else np.full((len(part.trials), *first.aus.shape), empty)
-                for part in parts
-            ]
-        ),
+        au_probs=of_all_units([part.au_probs for part in parts]),
+    )
+
+
+def of_all_units(parts: Sequence[NDArray[AnyFloat]]) -> NDArray[AnyFloat]:
+    """Arrays (m, …, A) as one, with the units of the first; NaN for parts that have others."""
+    width = parts[0].shape[-1]
+    return np.concatenate(
+        [
+            part
+            if part.shape[-1] == width
+            else np.full((*part.shape[:-1], width), np.nan, part.dtype)
+            for part in parts
+        ]
     )
