@@ -14,7 +14,7 @@ from analysis import leaderboard as lb
 from analysis import statistics
 from analysis.ablation import AS_LONG, Arm, Plan
 from analysis.leaderboard import Board
-from analysis.rerun import trials_of
+from analysis.rerun import check_data, trials_of
 from analysis.seeds import Spread, holm, spread, within
 from analysis.votes import Votes
 from trainables.config import TrialConfig
@@ -66,12 +66,7 @@ class Ladder:
 
 def read(plan: Plan, board: Board) -> Ladder:
     """What the run of the plan has shown. Raises ValueError where it is of other data, or empty."""
-    found = board.meta["data"].get("fingerprint")
-    if found != plan.fingerprint:
-        raise ValueError(
-            f"'{board.run.root}' was trained on other data ({found}) than the runs of the plan "
-            f"({plan.fingerprint}): are the files that it was read from still the same?"
-        )
+    check_data(board, plan.fingerprint, "the runs of the plan")
     trials = trials_of(plan.arms, board)
     if not any(trials.values()):
         raise ValueError(f"no trial of '{board.run.root}' has ended well: there is nothing to tell")

@@ -66,6 +66,17 @@ def load(folder: Path, make: Callable[[dict[str, Any]], P]) -> P | None:
         raise ValueError(f"'{path}' cannot be read as a plan: {error}") from error
 
 
+def check_data(board: Board, fingerprint: str | None, of: str) -> None:
+    """Raise ValueError where the rerun was trained on other data than those `of` whom it is."""
+    found = board.meta["data"].get("fingerprint")
+    if found != fingerprint:
+        raise ValueError(
+            f"'{board.run.root}' was trained on other data ({found}) than {of} ({fingerprint}): "
+            "are the files that it was read from still the same? Put them back as they were, or "
+            "search them anew"
+        )
+
+
 def trials_of(arms: Sequence[Arm], board: Board) -> dict[str, dict[int, str]]:
     """Role -> seed -> the completed trial of it, with all its folds, that has predictions."""
     roles = {TrialConfig.from_flat(arm.config).group_id: arm.role for arm in arms}

@@ -22,7 +22,6 @@ from trainables.store import RunStore, write_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from analysis.board import Board
     from analysis.confirmation import Confirmation, Plan
 
 
@@ -76,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"the training ended with {code}; go on with:\n  {again}", file=sys.stderr)
             return code
     board = read_board(RunStore.open(folder / confirmation.RERUN))
-    _check_data(store, board)
+    rerun.check_data(board, store.meta()["data"].get("fingerprint"), f"'{store.root}'")
     found = confirmation.judge(plan, board)
     write_json(folder / confirmation.FILE, confirmation.as_facts(found))
     return _report(store, found, console)
@@ -138,17 +137,6 @@ def _tell(plan: "Plan", console: "Console") -> None:
     )
     for note in plan.notes:
         say(console, "note", note, "yellow")
-
-
-def _check_data(store: RunStore, board: "Board") -> None:
-    """Raise ValueError where the rerun has seen other images or labels than the run."""
-    then, now = (meta["data"].get("fingerprint") for meta in (store.meta(), board.meta))
-    if then != now:
-        raise ValueError(
-            f"'{board.run.root}' was trained on other data ({now}) than '{store.root}' ({then}): "
-            "the files that it was read from have changed. Put them back as they were, or search "
-            "them anew"
-        )
 
 
 def _report(store: RunStore, found: "Confirmation", console: "Console") -> int:
