@@ -7,7 +7,6 @@ probabilities to its temperature, take their weighted mean (or the regression on
 log-probabilities and a one), and subtract the shift from the log-probabilities.
 """
 
-import io
 import json
 import math
 import os
@@ -16,12 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from analysis.ensemble import Ensemble, predict
 from analysis.statistics import bracketed
 from analysis.votes import Votes
-from trainables.store import replace_file, write_json
+from trainables.store import Predictions, packed, replace_file, write_json
 
 VERSION = 2
 
@@ -71,16 +68,8 @@ def save(ensemble: Ensemble, votes: Votes, folder: Path, origin: Origin) -> None
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "ensemble.json", as_json(ensemble, folder, origin))
     probs, au_probs = predict(ensemble, votes)
-    data = io.BytesIO()
-    np.savez(
-        data,
-        ids=np.array(votes.ids, dtype=np.str_),
-        labels=votes.labels,
-        probs=probs.astype(np.float16),
-        aus=votes.aus,
-        au_probs=au_probs.astype(np.float16),
-    )
-    replace_file(folder / "ensemble_val.npz", data.getvalue())
+    said = Predictions(votes.ids, votes.labels, probs, votes.aus, au_probs)
+    replace_file(folder / "ensemble_val.npz", packed(said))
 
 
 def read(path: Path) -> dict[str, Any]:

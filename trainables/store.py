@@ -129,6 +129,17 @@ def _parsed(lines: list[bytes]) -> list[Row]:
         return rows
 
 
+def packed(predictions: Predictions) -> bytes:
+    """The file of the predictions, probabilities in half precision."""
+    return npz.pack(
+        ids=np.array(predictions.ids, dtype=np.str_),
+        labels=predictions.labels,
+        probs=predictions.probs.astype(np.float16),
+        aus=predictions.aus,
+        au_probs=predictions.au_probs.astype(np.float16),
+    )
+
+
 @dataclass(frozen=True)
 class TrialStore:
     """The folder of one trial, as its worker (with an attempt number) or a reader sees it."""
@@ -199,14 +210,7 @@ class TrialStore:
         return [rows[epoch] for epoch in sorted(rows)]
 
     def save_predictions(self, split: str, predictions: Predictions) -> None:
-        data = npz.pack(
-            ids=np.array(predictions.ids, dtype=np.str_),
-            labels=predictions.labels,
-            probs=predictions.probs.astype(np.float16),
-            aus=predictions.aus,
-            au_probs=predictions.au_probs.astype(np.float16),
-        )
-        self.write(f"{split}.npz", data)
+        self.write(f"{split}.npz", packed(predictions))
 
     def predictions(self, split: str) -> Predictions | None:
         """The stored predictions, rows of `probs` summing to 1; None where there are none.

@@ -6,7 +6,6 @@
 """
 
 import hashlib
-import io
 import json
 import struct
 import zipfile
@@ -18,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables import npz
 from trainables.data.bundle import DataBundle
 from trainables.generation.provenance import identity
 from trainables.store import replace_file, write_json
@@ -42,11 +42,10 @@ class SyntheticSet:
 
 def write_set(folder: Path, made: SyntheticSet, meta: Mapping[str, Any]) -> None:
     """Write both files; meta.json last, as without it there is no set."""
-    data = io.BytesIO()
-    np.savez(data, **vars(made))
+    data = npz.pack(**vars(made))
     (folder / META).unlink(missing_ok=True)
-    replace_file(folder / IMAGES, data.getvalue(), is_durable=True)
-    stamp = hashlib.sha256(data.getvalue()).hexdigest()
+    replace_file(folder / IMAGES, data, is_durable=True)
+    stamp = hashlib.sha256(data).hexdigest()
     write_json(folder / META, {**meta, "synthetic_sha256": stamp, "synthetic_images": len(made)})
 
 
