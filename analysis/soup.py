@@ -113,10 +113,10 @@ def simmer(model: "nn.Module", bundle: "DataBundle", where: "device") -> None:
 
 def cook(board: Board, group: Sequence[Record], out: RunStore) -> TrialStore:
     """Average a group's weights, predict, and write the soup as a trial of `out`."""
-    import torch
     from safetensors.torch import load, save
 
     from trainables import cost
+    from trainables.device import default_device
     from trainables.model import build_model
 
     started = time.monotonic()
@@ -124,7 +124,7 @@ def cook(board: Board, group: Sequence[Record], out: RunStore) -> TrialStore:
     config = TrialConfig.from_flat(group[0].config)
     files = [(board.run.trial(r.id).path / WEIGHTS).read_bytes() for r in group]
     weights = mean_weights([load(data) for data in files])
-    where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    where = default_device()
     model = build_model(
         TrialConfig.from_flat({**group[0].config, "weights": "none"}),
         len(bundle.class_names),

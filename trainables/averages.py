@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.augment import Batch
+from trainables.device import mixed_precision
 from trainables.registry import Registry
 
 
@@ -127,8 +128,7 @@ def estimate_norms(model: nn.Module, batches: Iterable[Batch], dtype: torch.dtyp
 
     def see() -> None:
         for batch in batches:
-            device = batch.images.device.type
-            with torch.autocast(device, dtype, enabled=device == "cuda"):
+            with mixed_precision(batch.images.device, dtype):
                 model(batch.images.contiguous(memory_format=torch.channels_last), batch.boxes)
 
     measure_norms(model, see)

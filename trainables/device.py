@@ -22,15 +22,21 @@ LARGEST_BLOCK, KEPT_BYTES = 2**25, 2**31 - 1  # the most that each of them takes
 AHEAD = 2  # batches that are read and sent while one is trained on
 
 
+def default_device() -> torch.device:
+    """The GPU where there is one, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def choose_device() -> torch.device:
-    """The GPU, its switches set for many steps of few shapes, or the CPU."""
-    if not torch.cuda.is_available():
+    """The default device, its switches set for a trial: many steps of few shapes."""
+    device = default_device()
+    if device.type == "cpu":
         keep_freed_memory()
-        return torch.device("cpu")
+        return device
     torch.cuda.reset_peak_memory_stats()  # the process may have run other trials before
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")  # what mixed precision leaves in float32: as TF32
-    return torch.device("cuda")
+    return device
 
 
 def keep_freed_memory() -> bool:

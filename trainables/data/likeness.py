@@ -20,7 +20,7 @@ MOST_BITS = 6  # of 64 that two copies of a picture may differ in …
 MOST_LEVELS = 10.0  # … and of 255 that their thumbnails may differ by, on average
 MOST_IMAGES = 100_000  # of more, an image is not compared with all that could be near, but with …
 REACH = 128  # … so many of the nearest in brightness, in each of the bands of a hash
-_BANDS = MOST_BITS + 1  # of that many parts of the bits, a near pair has one in common
+BANDS = MOST_BITS + 1  # of that many parts of the bits, a near pair has one in common
 _VALUES = 8 * 8 * 3  # of a thumbnail
 _SHIFT = 17  # bits: more than the brightness of any thumbnail and MOST_LEVELS more take
 _BLOCK = 1 << 14
@@ -70,7 +70,7 @@ def _bands(bits: NDArray[np.uint64]) -> Iterator[Ints]:
     """(N,) the bits of each band as a number; neighbours in the picture, which often rise
     together, are dealt to different bands."""
     each = np.unpackbits(bits[:, None].view(np.uint8), axis=1)
-    for places in np.array_split(np.arange(64) * 37 % 64, _BANDS):
+    for places in np.array_split(np.arange(64) * 37 % 64, BANDS):
         yield each[:, places].astype(np.int64) @ (1 << np.arange(len(places)))
 
 

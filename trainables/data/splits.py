@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.likeness import MOST_IMAGES, REACH, Hashes, Thumbs, near_pairs
+from trainables.data.likeness import BANDS, MOST_IMAGES, REACH, Hashes, Thumbs, near_pairs
 
 Ints = NDArray[np.int64]
 
@@ -53,8 +53,8 @@ def unsought(count: int) -> list[str]:
         return []
     return [
         f"Above {MOST_IMAGES:,} images not all pairs that could look alike are compared: among "
-        f"these {count:,}, each with some {REACH * 7:,} others, a few copies that differ in light "
-        "may stand in two splits."
+        f"these {count:,}, each with some {REACH * BANDS:,} others, a few copies that differ in "
+        "light may stand in two splits."
     ]
 
 

@@ -14,6 +14,7 @@ from trainables.config import NAMED_WEIGHTS, TrialConfig
 from trainables.data.bundle import DataBundle, Split
 from trainables.data.entry import file_hash
 from trainables.data.folds import fold_of
+from trainables.device import default_device
 from trainables.features.extractors import EXTRACTORS, Extractor, Floats
 from trainables.pretraining.leaks import refuse_leaks, warn_of_leaks
 from trainables.weights import file_of, load_weights
@@ -53,8 +54,9 @@ def network(config: TrialConfig, size: int) -> Backbone:
     if config.weights != "none":
         load_weights(net, config.backbone.name, config.weights)
     torch.set_rng_state(state)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return net.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+    return (
+        net.eval().requires_grad_(False).to(default_device()).to(memory_format=torch.channels_last)
+    )
 
 
 @torch.inference_mode()

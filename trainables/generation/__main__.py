@@ -17,7 +17,6 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 from safetensors.torch import save as safetensors_bytes
 
@@ -25,6 +24,7 @@ from trainables.bars import Show, bars
 from trainables.cli import Parser, number, run_command, whole
 from trainables.data import aus, cache
 from trainables.data.bundle import DataBundle
+from trainables.device import default_device
 from trainables.generation import judge, provenance, sheet
 from trainables.generation.agreement import agreement
 from trainables.generation.conditions import wanted
@@ -169,7 +169,7 @@ def make_fitting(bundle: DataBundle, seen: provenance.Seen, settings: Settings) 
         bundle.components,
         len(bundle.basic_names),
     )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     mirror = aus.mirror(bundle.au_names) if units else None
     return Fitting(seen.train, shape, settings, device, mirror)
 

@@ -20,6 +20,7 @@ from trainables.augment import Batch
 from trainables.averages import measure_norms
 from trainables.backbones import Backbone, build_backbone
 from trainables.balance import Losses
+from trainables.device import default_device
 from trainables.optim import Stepper
 from trainables.pretraining.files import Files
 from trainables.pretraining.methods import METHODS
@@ -77,7 +78,7 @@ class Pretraining:
             raise ValueError(
                 f"one image of '{pool.source}' is too few to pretrain on: give at least two"
             )
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = default_device()
         self.backbone, self.pretext, self.loaded = build(settings)
         if self.loaded:
             log.info(self.loaded)
