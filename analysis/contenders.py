@@ -15,7 +15,7 @@ import numpy as np
 from analysis import ensemble as ens
 from analysis import posthoc, record
 from analysis.board import Board
-from analysis.corrections import correct, log_prior
+from analysis.corrections import correct, known_prior
 from analysis.findings import Findings
 from analysis.groups import folds_of
 from analysis.votes import Ids, Votes, joined, read_votes
@@ -113,7 +113,7 @@ def _contender(said: Sequence[Said]) -> Contender:
 def _with_corrected(field: Field, findings: Findings) -> Field:
     """The field with the best single after its correction, each seed with parameters of its own."""
     board, plain = findings.board, field.contenders["best single"]
-    probs, how = list[Floats](), ""
+    prior, probs, how = known_prior(board.train_counts), list[Floats](), ""
     for trial in seeds_of(board, str(findings.best)):
         found, problem = posthoc.of_trial(board, trial)
         models, gone = posthoc.read_models(board, trial, "test", field.ids)
@@ -122,7 +122,6 @@ def _with_corrected(field: Field, findings: Findings) -> Field:
             return replace(field, missing=(*field.missing, why))
         row = posthoc.taken(found) if not how else posthoc.named(found, how)
         how = row.name
-        prior = log_prior(board.train_counts) if board.train_counts else None
         probs.append(np.exp(correct(how, models, prior, row.chosen)).astype(np.float32))
         told = posthoc.described(row)
     order = list(field.contenders)

@@ -86,11 +86,16 @@ def normalised(norms: Floats) -> Callable[[Logits, float], Logits]:
     return lambda logits, tau: logits / relative**tau
 
 
-def log_prior(counts: Sequence[int]) -> Floats:
+def log_prior(counts: Sequence[int] | Ints) -> Floats:
     """log pi (K,); a class without training images counts as one."""
     known = np.maximum(np.asarray(counts, np.float64), 1)
     prior: Floats = np.log(known / known.sum())
     return prior
+
+
+def known_prior(counts: Sequence[int]) -> Floats | None:
+    """log pi (K,) of the training images; None where their counts are not known."""
+    return log_prior(counts) if counts else None
 
 
 def fit(logits: Logits, labels: Ints, step: Step, goal: Goal, images: NDArray[np.bool_]) -> float:
@@ -173,7 +178,7 @@ def correct(
 def after(trial: str, views: Views, labels: Ints, goal: Goal, counts: Sequence[int]) -> After:
     """Every correction of a trial, scored on images that did not choose it; no `counts` of the
     training images, no adjustment by them."""
-    prior = log_prior(counts) if counts else None
+    prior = known_prior(counts)
     weights = statistics.resample(labels, ROUNDS, np.random.default_rng(5))
     rows, before = list[Corrected](), None
     for name, (logits, steps) in corrections(views, prior).items():

@@ -11,6 +11,7 @@ import numpy as np
 
 from analysis import crossfit, front
 from analysis import methods as me
+from analysis.corrections import log_prior
 from analysis.diversity import Diversity, diversity
 from analysis.front import Point
 from analysis.library import TEMPERATURES, Library, temper
@@ -58,15 +59,11 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class Ensemble(Mixture):
     """The members and what they score together; every score is what the search maximises."""
 
     method: str
-    members: Mapping[str, float]  # trial -> weight, heaviest first
-    temperatures: Mapping[str, float]  # of each member, before the mean
-    coefficients: tuple[tuple[float, ...], ...]  # (m K + 1, K) of stacking, in its place; or ()
     tau: float  # of the logit adjustment, after
-    shift: tuple[float, ...]  # (K,) tau x log prior, taken from the log-probabilities; or ()
     top: tuple[str, ...]  # the members of the plain average
     honest: Mapping[str, Estimate]  # ensemble, single, top, baseline; the lead over the others
     optimistic: Mapping[str, float]  # ensemble, single, top: on the images that chose them
@@ -149,9 +146,8 @@ def pool_of(votes: Votes, goal: Goal, known: Known, limits: Limits) -> Pool:
     names = [known.group.get(t, t) for t in votes.trials]
     groups = np.unique(names, return_inverse=True)[1]
     counts = known.counts or np.bincount(votes.labels, minlength=goal.classes)
-    prior = np.maximum(np.asarray(counts, np.float64), 1)
-    prior = np.log(prior / prior.sum())
-    return Pool(Library(votes.probs, votes.labels, goal), latency, groups, limits, prior)
+    library = Library(votes.probs, votes.labels, goal)
+    return Pool(library, latency, groups, limits, log_prior(counts))
 
 
 def scores(recipes: Sequence[Recipe], library: Library) -> Floats:
@@ -234,7 +230,7 @@ def title(method: Method, recipe: Recipe) -> str:
     return f"{name}, {count} members"
 
 
-def predict(ensemble: Ensemble | Mixture, votes: Votes) -> tuple[Floats, Floats]:
+def predict(ensemble: Mixture, votes: Votes) -> tuple[Floats, Floats]:
     """The ensemble's class (N, K) and AU probabilities (N, A; NaN if none) of the votes' images."""
     names = list(ensemble.members)
     rows = [votes.row(name) for name in names]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from analysis import posthoc, record
 from analysis.board import Board, read_board, status
 from analysis.contenders import CORRECTED
-from analysis.corrections import correct, log_prior
+from analysis.corrections import correct, known_prior
 from analysis.findings import Findings, find
 from analysis.groups import read_folds
 from analysis.use import scores
@@ -105,7 +105,7 @@ def corrected(findings: Findings, trial: str) -> Choice:
     if found is None:
         raise ValueError(f"trial {trial} cannot be corrected after training: {problem}")
     row = posthoc.taken(found)
-    prior = log_prior(board.train_counts) if board.train_counts else None
+    prior = known_prior(board.train_counts)
     tau = row.chosen.get("tau", 0.0)
     recipe = replace(
         plain.recipe,
