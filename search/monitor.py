@@ -103,7 +103,8 @@ class Monitor:
         if len(results) == self.told:
             return
         self.tally.follow(self.search)
-        for trial in reversed(list(islice(reversed(results), len(results) - self.told))):
+        latest = islice(reversed(results), len(results) - self.told)  # no pass over the others
+        for trial in reversed(list(latest)):
             self.told += 1
             if self.live is None or results[trial].status == "failed":
                 self._print(end_line(self.tally, trial))
