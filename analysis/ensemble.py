@@ -18,6 +18,7 @@ from analysis.library import TEMPERATURES, Library, temper
 from analysis.methods import Limits, Method, Pool, Recipe
 from analysis.statistics import Estimate, Goal, tally
 from analysis.votes import Votes
+from trainables.blas import one_thread
 from trainables.cli import Parser, number, run_command, whole
 from trainables.metrics import Floats, Ints, supported
 
@@ -75,6 +76,7 @@ class Ensemble(Mixture):
     note: str = ""
 
 
+@one_thread()
 def build(
     votes: Votes,
     goal: Goal | None = None,

@@ -162,11 +162,10 @@ def cook(board: Board, group: Sequence[Record], out: RunStore) -> TrialStore:
 def _predicted(model: "nn.Module", bundle: "DataBundle", name: str, where: "device") -> Predictions:
     import torch
 
-    from trainables.loop import predict
+    from trainables.loop import predict, predictions
 
     split = getattr(bundle, name)
-    probs, au_probs = predict(model, split, where, torch.bfloat16)
-    return Predictions(split.ids, split.labels, probs, split.aus, au_probs)
+    return predictions(split, *predict(model, split, where, torch.bfloat16))
 
 
 def _opened(board: Board, root: Path) -> RunStore:

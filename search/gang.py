@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from threadpoolctl import threadpool_limits
 
 from search.inline import close, save_error
 from search.protocols import RunTrial
@@ -37,9 +38,10 @@ def load(trial: str) -> RunTrial:
 
 
 def use_threads(cpus: float) -> None:
-    """As many threads as the trial has CPUs, whether or not torch is imported yet."""
+    """As many threads as the trial has CPUs, whether or not torch and numpy are imported yet."""
     threads = max(1, int(cpus))
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    threadpool_limits(threads, user_api="blas")
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
 

@@ -11,7 +11,7 @@ from torch import Generator
 
 from trainables.augment import AUGMENTS, Batch
 from trainables.data.tables import region_maps
-from trainables.geometry import affine, flip
+from trainables.geometry import drawn, flip, flip_and_affine, move
 from trainables.jpeg import compressed
 from trainables.photometric import blurred, degrade, pixelated
 
@@ -62,17 +62,28 @@ def test_flip_swaps_the_aus_of_left_and_right_and_moves_boxes() -> None:
     assert torch.equal(after.boxes[~flipped], eyes[~flipped])
 
 
-def test_affine_moves_maps_with_pixels() -> None:
+def test_flip_and_affine_moves_maps_with_pixels() -> None:
     # the picture is its own region map, so both must come out alike
     spot = torch.zeros(5, 1, 16, 16)
     spot[:, :, 4:8, 9:13] = 1
     images = torch.nn.functional.interpolate(spot, scale_factor=2).expand(-1, 3, -1, -1)
     before = Batch(images, torch.eye(5), torch.ones(5, 1), spot)
-    after = affine(degrees=15, scale=0.1, shift=0.1)(before, Generator().manual_seed(0))
+    after = flip_and_affine(degrees=15, scale=0.1, shift=0.1)(before, Generator().manual_seed(0))
     small = torch.nn.functional.avg_pool2d(after.images[:, :1], 2)
     assert after.regions is not None
     assert (small - after.regions).abs().mean() < 0.01
     assert (after.regions - spot).abs().mean() > 0.01
+
+
+def test_flip_and_affine_are_one_after_the_other() -> None:
+    mirror, boxes = torch.tensor([1, 0, 2]), torch.rand(40, 2, 4).sort(2).values
+    before = replace(batch(n=40, aus=3), mirror=mirror, boxes=boxes)
+    both = flip_and_affine(degrees=15, scale=0.1, shift=0.1)(before, Generator().manual_seed(0))
+    generator = Generator().manual_seed(0)
+    turned = flip(before, generator)
+    wanted = move(turned, drawn(turned.images, generator, degrees=15, scale=0.1, shift=0.1))
+    for name in ("images", "aus", "regions", "boxes"):
+        torch.testing.assert_close(getattr(both, name), getattr(wanted, name), atol=1e-4, rtol=0)
 
 
 def test_blur_by_hand() -> None:

@@ -14,6 +14,7 @@ import pytest
 from small_data import class_folders
 
 from trainables.data import cache, claims
+from trainables.data.cores import usable_cores
 
 HERE = f"-{platform.node()}"
 HELD = """
@@ -50,6 +51,19 @@ def test_the_folder_of_a_killed_builder_goes_and_the_entry_is_built(tmp_path):
     path = cache.prepare(source, 16, cache_root=root)
     assert list(root.iterdir()) == [path]
     assert len(cache.load(path).train.ids) == 12
+
+
+@pytest.mark.skipif(usable_cores() == 1, reason="one core needs no helpers")
+def test_a_script_without_a_guard_ends_and_says_why(tmp_path):
+    # its helpers import it anew, and would wait for the entry that it builds with their help
+    script, root = tmp_path / "mine.py", tmp_path / "cache"
+    said = f"cache.prepare('faces:300', 16, cache_root=Path({str(root)!r}))"
+    script.write_text(f"from pathlib import Path\nfrom trainables.data import cache\n{said}\n")
+    command, root = [sys.executable, str(script)], Path(claims.__file__).parents[2]
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    run = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
+    assert run.returncode == 1
+    assert "put what the script does under `if __name__" in run.stderr
 
 
 def test_a_second_builder_waits_and_then_builds_nothing(tmp_path, caplog):

@@ -9,7 +9,7 @@ from trainables.augment import Batch
 from trainables.config import TrialConfig
 from trainables.data.tables import AU_NAMES, box_around, region_maps
 from trainables.feed import make_feed
-from trainables.geometry import affine, flip
+from trainables.geometry import flip, flip_and_affine
 from trainables.local import LOCALS, LocalBranch, local_of, pool_boxes, shaken
 from trainables.mixing import cutmix, mixup
 from trainables.model import FERModel, build_model
@@ -196,9 +196,10 @@ def test_flip_takes_the_box_along() -> None:
     )
 
 
-def test_affine_takes_the_box_along() -> None:
+def test_flip_and_affine_takes_the_box_along() -> None:
     boxes = torch.tensor([[[0.25, 0.5, 0.5, 0.75]]]).repeat(16, 1, 1)
-    after = affine(degrees=15, scale=0.12, shift=0.06)(picture(boxes), Generator().manual_seed(1))
+    change = flip_and_affine(degrees=15, scale=0.12, shift=0.06)
+    after = change(picture(boxes), Generator().manual_seed(1))
     assert after.boxes is not None
     middle = (after.boxes[:, 0, :2] + after.boxes[:, 0, 2:]) / 2
     torch.testing.assert_close(centre_of(after.images), middle, atol=0.005, rtol=0)

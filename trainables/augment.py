@@ -17,7 +17,7 @@ from trainables import mixing, protection, trivial
 from trainables.batch import AUGMENTS, MIXERS, Batch, Counts, Transform, chain, join, take
 from trainables.config import SHORTCUTS
 from trainables.device import bring
-from trainables.geometry import affine, flip
+from trainables.geometry import flip_and_affine
 from trainables.photometric import degrade, erase, photometric
 
 __all__ = ["AUGMENTS", "MIXERS", "Batch", "Transform", "mixing", "protection", "trivial"]
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 def light(class_counts: Counts, au_names: Sequence[str]) -> Transform:
     """Flip, small affine, brightness and contrast."""
     return chain(
-        flip, affine(degrees=8, scale=0.08, shift=0.04), photometric(light=0.2, contrast=0.2)
+        flip_and_affine(degrees=8, scale=0.08, shift=0.04), photometric(light=0.2, contrast=0.2)
     )
 
 
@@ -47,8 +47,7 @@ def medium(
     With a chance each, off by default: blur, low resolution, compression.
     """
     return chain(
-        flip,
-        affine(degrees=15, scale=0.12, shift=0.06),
+        flip_and_affine(degrees=15, scale=0.12, shift=0.06),
         photometric(light=0.35, contrast=0.35, grey=0.15),
         degrade(blur, low_resolution, jpeg),
         erase(probability=0.25, area=0.1),

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 def save(training: "Training", store: TrialStore, row: Row) -> None:
     """Store the epoch: predictions, state, and last of all the row that says it is there."""
-    test = training.predict(training.bundle.test) if row["done"] else None
-    views = look(training) if row["done"] else {}
+    test, views = None, dict[str, bytes]()
+    if row["done"]:
+        test, test_logits = training.predict(training.bundle.test)
+        views = look(training, {"val": training.val_logits, "test": test_logits})
     if not training.ranks.is_first:
         return
     store.save_predictions("val", training.val)

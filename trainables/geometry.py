@@ -2,7 +2,7 @@
 
 Places are shares of the side, x to the right and y down. A move theta (N, 2, 3) leads from places
 in the new picture to places in the old one, both in [-1, 1], as in `affine_grid`: a rotation times
-a zoom, and a shift.
+a zoom, maybe mirrored, and a shift.
 """
 
 import math
@@ -17,26 +17,40 @@ from trainables.batch import Batch, Transform, uniform
 
 def flip(batch: Batch, generator: Generator) -> Batch:
     """Mirror half of the images, their maps and boxes, and AUs of the left and the right side."""
-    chosen = (uniform(0, 1, batch.images, generator) < 0.5)[:, None, None, None]
-    aus, regions, boxes = batch.aus, batch.regions, batch.boxes
-    turned = None if regions is None else regions.flip(3)
-    if batch.mirror is not None:
-        aus = torch.where(chosen[:, :, 0, 0], aus[:, batch.mirror], aus)
-        turned = None if turned is None else turned[:, batch.mirror]
-    if regions is not None and turned is not None:
-        regions = torch.where(chosen, turned, regions)
+    batch, chosen = exchanged(batch, generator)
+    regions, boxes, wide = batch.regions, batch.boxes, chosen[:, None, None, None]
+    if regions is not None:
+        regions = torch.where(wide, regions.flip(3), regions)
     if boxes is not None:  # a box stays with what it is around: the left eye is now on the left
         x0, y0, x1, y1 = boxes.unbind(2)
-        boxes = torch.where(chosen[..., 0], torch.stack([1 - x1, y0, 1 - x0, y1], 2), boxes)
-    images = torch.where(chosen, batch.images.flip(3), batch.images)
-    return replace(batch, images=images, aus=aus, regions=regions, boxes=boxes)
+        boxes = torch.where(wide[..., 0], torch.stack([1 - x1, y0, 1 - x0, y1], 2), boxes)
+    images = torch.where(wide, batch.images.flip(3), batch.images)
+    return replace(batch, images=images, regions=regions, boxes=boxes)
 
 
-def affine(degrees: float, scale: float, shift: float) -> Transform:
-    """Rotation, zoom and shift (as a share of the side), one draw an image."""
-    return lambda batch, generator: move(
-        batch, drawn(batch.images, generator, degrees, scale, shift)
-    )
+def exchanged(batch: Batch, generator: Generator) -> tuple[Batch, Tensor]:
+    """Half of the images drawn (N,): what mirroring them changes but for places, the names of AUs
+    of the left and the right side."""
+    chosen = uniform(0, 1, batch.images, generator) < 0.5
+    if batch.mirror is None:
+        return batch, chosen
+    regions, aus = batch.regions, batch.aus
+    aus = torch.where(chosen[:, None], aus[:, batch.mirror], aus)
+    if regions is not None:
+        regions = torch.where(chosen[:, None, None, None], regions[:, batch.mirror], regions)
+    return replace(batch, aus=aus, regions=regions), chosen
+
+
+def flip_and_affine(degrees: float, scale: float, shift: float) -> Transform:
+    """Mirror half of the images; rotation, zoom and shift (as a share of the side), one draw an
+    image. Every picture is read once."""
+
+    def apply(batch: Batch, generator: Generator) -> Batch:
+        batch, chosen = exchanged(batch, generator)
+        moves = drawn(batch.images, generator, degrees, scale, shift)
+        return move(batch, mirrored(moves, chosen))
+
+    return apply
 
 
 def drawn(
@@ -59,6 +73,12 @@ def cut(window: Tensor) -> Tensor:
     """The moves (N, 2, 3) that enlarge windows (N, 3), x0, y0 and side, to the whole picture."""
     x0, y0, side = window.unbind(1)
     return theta(torch.zeros_like(side), side, 2 * x0 + side - 1, 2 * y0 + side - 1)
+
+
+def mirrored(theta: Tensor, chosen: Tensor) -> Tensor:
+    """The moves (N, 2, 3), those of chosen images (N,) in a picture that is mirrored before."""
+    signs = torch.stack([1 - 2 * chosen.to(theta.dtype), torch.ones_like(theta[:, 0, 0])], 1)
+    return signs[:, :, None] * theta
 
 
 def followed(first: Tensor, second: Tensor) -> Tensor:
@@ -86,7 +106,7 @@ def _warp(maps: Tensor, theta: Tensor, padding: str) -> Tensor:
 def _warp_boxes(boxes: Tensor, theta: Tensor) -> Tensor:
     """The boxes around where their centres went, larger or smaller as the image; still upright."""
     turn, shift = theta[:, :, :2], theta[:, None, :, 2]
-    zoom = torch.linalg.det(turn).sqrt()[:, None, None]
+    zoom = torch.linalg.det(turn).abs().sqrt()[:, None, None]
     centre = boxes[..., :2] + boxes[..., 2:] - 1  # in [-1, 1]
     half = (boxes[..., 2:] - boxes[..., :2]) / zoom
     centre = (centre - shift) @ turn / zoom**2  # by the inverse: its transpose over zoom squared
@@ -97,7 +117,7 @@ def hulls(boxes: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
     """Where boxes (M, 4) of the old picture are in the new ones: the least upright boxes (N, M, 4)
     around them, which may reach beyond the picture, and their own areas (N, M)."""
     turn, shift = theta[:, :, :2], theta[:, None, :, 2]
-    squared = torch.linalg.det(turn)[:, None]
+    squared = torch.linalg.det(turn).abs()[:, None]
     corners = 2 * boxes[:, [0, 1, 2, 1, 0, 3, 2, 3]] - 1
     there = (corners.view(1, -1, 2) - shift) @ turn / squared[..., None]
     places = (there.view(len(theta), -1, 4, 2) + 1) / 2

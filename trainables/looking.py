@@ -3,6 +3,7 @@
 N images, S pixels a side, K classes, V views.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -43,8 +44,11 @@ def view(images: Tensor, name: str) -> Tensor:
     return images.flip(3) if flip else images
 
 
-def look(trial: "Training") -> dict[str, bytes]:
-    """The files of views of both splits, by name. All ranks call this, each has its share."""
+def look(trial: "Training", plain: Mapping[str, NDArray[np.float32]]) -> dict[str, bytes]:
+    """The files of views of both splits, by name; of the plain one the logits are known.
+
+    All ranks call this, each has its share.
+    """
     model, bundle, config, ranks = trial.average.model, trial.bundle, trial.config, trial.ranks
     names = affordable(config.epochs, len(bundle.train), len(bundle.val), len(bundle.test))
     norms, files = class_norms(model, config), dict[str, bytes]()
@@ -54,8 +58,9 @@ def look(trial: "Training") -> dict[str, bytes]:
                 logits_of(model, split, name, trial.device, trial.stepper.dtype, ranks), len(split)
             )
             for name in names
+            if name != PLAIN
         ]
-        logits = np.stack(found).clip(-LARGEST, LARGEST)
+        logits = np.stack([plain[which], *found]).clip(-LARGEST, LARGEST)
         files[file_of(which)] = pack(Views(split.ids, names, logits, norms))
     return files
 

@@ -25,6 +25,7 @@ from trainables.model import Output
 from trainables.optim import Stepper
 from trainables.prototypes import Prior
 from trainables.ranks import ALONE, Ranks
+from trainables.store import Predictions
 
 EVALUATION_BATCH = 256
 LOOK = 50  # steps after which the losses are looked at: looking makes a GPU, and all ranks, wait
@@ -145,17 +146,25 @@ def predict(
     dtype: torch.dtype,
     ranks: Ranks = ALONE,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Class probabilities (N, K) and AU probabilities (N, A), or (N, 0) without an AU head.
+    """Logits (N, K) and AU probabilities (N, A), or (N, 0) without an AU head.
 
     Each rank looks at its share of the images and all get the whole.
     """
-    probs, au_probs = [], []
+    logits, au_probs = [], []
     for out in outputs(model, split, device, dtype, ranks):
-        logits, none = out.logits.float(), out.logits.new_zeros((len(out.logits), 0))
-        probs.append(logits.softmax(1))
+        none = out.logits.new_zeros((len(out.logits), 0))
+        logits.append(out.logits.float())
         au_probs.append((none if out.au_logits is None else out.au_logits).float().sigmoid())
-    own = [torch.cat(found).cpu().numpy() for found in (probs, au_probs)]
+    own = [torch.cat(found).cpu().numpy() for found in (logits, au_probs)]
     return ranks.gather(own[0], len(split)), ranks.gather(own[1], len(split))
+
+
+def predictions(
+    split: Split, logits: NDArray[np.float32], au_probs: NDArray[np.float32]
+) -> Predictions:
+    """The record of what `predict` has found."""
+    probs = torch.from_numpy(logits).softmax(1).numpy()
+    return Predictions(split.ids, split.labels, probs, split.aus, au_probs)
 
 
 @torch.inference_mode()

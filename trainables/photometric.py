@@ -27,8 +27,8 @@ def photometric(light: float, contrast: float, grey: float = 0.0) -> Transform:
         images = batch.images
         gain = 1 + uniform(-contrast, contrast, images, generator)[:, None, None, None]
         offset = uniform(-light, light, images, generator)[:, None, None, None]
-        mean = images.mean((1, 2, 3), keepdim=True)
-        images = (images - mean).mul_(gain).add_(mean).add_(offset).clamp_(0, 1)  # one new tensor
+        rest = images.mean((1, 2, 3), keepdim=True) * (1 - gain) + offset
+        images = torch.addcmul(rest, images, gain).clamp_(0, 1)  # the pixels are passed twice
         if grey:
             chosen = (uniform(0, 1, images, generator) < grey)[:, None, None, None]
             images = torch.where(chosen, images.mean(1, keepdim=True), images)

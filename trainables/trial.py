@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from trainables import checkpoint, cost, metrics
@@ -23,7 +24,7 @@ from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
 from trainables.data.folds import fold_of
 from trainables.device import choose_device
-from trainables.loop import predict, train_epoch
+from trainables.loop import predict, predictions, train_epoch
 from trainables.model import build_model, parameter_groups
 from trainables.optim import Stepper
 from trainables.pacing import check_sizes
@@ -137,7 +138,7 @@ class Training:
         if self.average.is_mean:
             self._estimate_norms(progress, order, seed)
         self.epoch += 1
-        self.val = self.predict(self.bundle.val)
+        self.val, self.val_logits = self.predict(self.bundle.val)
         seconds, gib = self.ranks.most(time.monotonic() - started, peak_gib(self.device))
         self.seconds += seconds
         row: Row = {
@@ -177,14 +178,18 @@ class Training:
         train_epoch(self.trained, self.average, batches, objective, self.stepper, lambda: None)
         return images
 
-    def predict(self, split: Split) -> Predictions:
-        """What the averaged weights say of a split. Raises FloatingPointError if it is NaN."""
-        probs, au_probs = predict(
+    def predict(self, split: Split) -> tuple[Predictions, NDArray[np.float32]]:
+        """What the averaged weights say of a split, and their logits (N, K).
+
+        Raises FloatingPointError if it is NaN.
+        """
+        logits, au_probs = predict(
             self.average.model, split, self.device, self.stepper.dtype, self.ranks
         )
-        if not np.isfinite(probs).all():
+        said = predictions(split, logits, au_probs)
+        if not np.isfinite(said.probs).all():
             raise FloatingPointError(f"epoch {self.epoch}: predictions are not finite")
-        return Predictions(split.ids, split.labels, probs, split.aus, au_probs)
+        return said, logits
 
 
 def checked(row: Row) -> Row:

@@ -21,6 +21,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -211,6 +212,8 @@ def measure(
             tail = (Path(name) / "log.txt").read_text(errors="replace")[-2000:]
             print(f"FAILED with {code}: {watch.label}\n{tail}", file=sys.stderr)
             return None
+        if args.keep:
+            shutil.copytree(watch.root, args.keep / f"{method}-{seed}")
     return {
         **key(method, seed, args),
         "date": str(date.today()),
@@ -293,6 +296,7 @@ def _parser() -> Parser:
     p.add_argument("--table", action="store_true", help="only print what is on record")
     p.add_argument("--afresh", action="store_true", help="run again what is on record")
     p.add_argument("--results", type=Path, default=HERE / "results", metavar="FOLDER")
+    p.add_argument("--keep", type=Path, metavar="FOLDER", help="for copies of the run folders")
     p.add_argument("--work", type=Path, metavar="FOLDER", help="for run folders, which are removed")
     return p
 

@@ -8,6 +8,7 @@ have none: several machines build side by side, and what they have left goes aft
 import contextlib
 import fcntl
 import logging
+import multiprocessing
 import os
 import platform
 import shutil
@@ -71,6 +72,11 @@ def _wait(folder: Path, held: int) -> None:
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            raise RuntimeError(
+                "a process that helps to prepare the data runs the script that asked for them "
+                "again: put what the script does under `if __name__ == '__main__':`"
+            ) from None
         log.warning("another process prepares the same data in '%s': waiting for it", folder)
         fcntl.flock(held, fcntl.LOCK_EX)
 
