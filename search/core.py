@@ -12,6 +12,7 @@ from search.folds import FoldLadder, is_further, pooled_score
 from search.outcome import judged, outcome, score
 from search.protocols import Handout, Proposer, Pruner
 from search.pruners import Verdict, best_so_far
+from trainables.blas import one_thread
 from trainables.config import Flat, TrialConfig, pacing_horizon
 from trainables.store import Fenced, Row, RunStore, Status, TrialResult
 
@@ -134,6 +135,7 @@ class Search:
         """Whether nothing more will be handed out: all is finished, or all is spent."""
         return self.is_finished or bool(self.spent and not self.live)
 
+    @one_thread()  # a model's matrices are small, and the trials beside it need the cores
     def next(self) -> Handout | None:
         """The trial to start: unfinished first, then earned folds, promoted ones, a new one.
 

@@ -20,7 +20,6 @@ from search.observed import Known, Ranking, Waiting, observed_epochs
 from search.outcome import score
 from search.surrogate import Lines, Points, Posterior, Theta, fit
 from spaces.space import Space, Value
-from trainables.blas import one_thread
 from trainables.store import Row, Status
 
 Array = NDArray[np.float64]
@@ -71,7 +70,6 @@ class FidelityModel:
         self._won: Array | None = None  # the new point that no waiting trial could beat
         self._fitted: tuple[bytes, Theta] = (b"", Theta(np.zeros(0), np.zeros(0)))
 
-    @one_thread()
     def draw(self, seed: int) -> dict[str, Value]:
         rng = np.random.default_rng(seed)
         if self._won is not None:
@@ -87,7 +85,6 @@ class FidelityModel:
         self._drawn = self.encoder.point(flat)  # as the record will have it, to the last digit
         return flat
 
-    @one_thread()
     def prefer(self, paused: Mapping[str, int], seed: int) -> str | None:
         """The paused trial (at its epoch) likelier to lead, some time from here, than a new one."""
         self._waiting.settle(paused)

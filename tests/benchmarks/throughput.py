@@ -133,27 +133,24 @@ def main() -> int:
     p.add_argument("--out", type=Path, default=HERE / "results" / "throughput.json")
     args = p.parse_args()
     torch.set_num_threads(args.threads)
+    small, *others = args.backbones
     cells = [
-        ({"backbone": name, "image_size": size, **PLAIN}, FACES[size])
-        for size in args.sizes
-        for name in args.backbones
-    ]
-    cells += [
-        ({"backbone": args.backbones[0], "image_size": size, **RICH}, FACES[size])
+        ({"backbone": name, "image_size": size, **settings}, FACES[size])
+        for name, settings in [(small, PLAIN), (small, RICH), *((name, PLAIN) for name in others)]
         for size in args.sizes
     ]
     if args.quick:
-        cells = [(flat, 200) for flat, _ in cells if flat["image_size"] == 64][:: len(BACKBONES)]
+        cells = [(flat, 200) for flat, _ in cells if flat["image_size"] == 64][:2]
     print("|", " | ".join(COLUMNS), "|\n" + "|--" * len(COLUMNS) + "|")
-    found = []
-    for flat, faces in cells:
-        found.append(measure(flat, faces, args))
-        print(row(found[-1]), flush=True)
     facts = {"date": f"{date.today()}", "torch": torch.__version__, "cpu": platform.processor(),
              "cores": os.cpu_count(), "threads": args.threads, "workers": args.workers,
              "repeats": args.repeats}  # fmt: skip
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({**facts, "cells": found}, indent=1) + "\n")
+    found = []
+    for flat, faces in cells:
+        found.append(measure(flat, faces, args))
+        print(row(found[-1]), flush=True)
+        args.out.write_text(json.dumps({**facts, "cells": found}, indent=1) + "\n")
     return 0
 
 
