@@ -129,7 +129,7 @@ def estimate_norms(model: nn.Module, batches: Iterable[Batch], dtype: torch.dtyp
     def see() -> None:
         for batch in batches:
             with mixed_precision(batch.images.device, dtype):
-                model(batch.images.contiguous(memory_format=torch.channels_last), batch.boxes)
+                model(batch.images, batch.boxes)
 
     measure_norms(model, see)
 

@@ -44,8 +44,11 @@ class Backbone(nn.Module):
         self.strides: tuple[int, ...] = tuple(round(image_size / size[1]) for size in sizes)
 
     def normalised(self, images: Tensor) -> Tensor:
-        """Images in [0, 1] as `forward` wants them."""
-        return (images - self.mean) / self.std
+        """Images in [0, 1] as `forward` wants them: scaled by channel, then channels last.
+
+        In the other order, scaling takes eight times as long on a CPU.
+        """
+        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def as_pixels(self, values: Tensor) -> Tensor:
         """The way back, to [0, 1]."""

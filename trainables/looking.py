@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from trainables.config import TrialConfig
 from trainables.data.bundle import Split
+from trainables.geometry import warp
 from trainables.heads import Additive
 from trainables.loop import outputs
 from trainables.model import FERModel
@@ -37,10 +37,7 @@ def view(images: Tensor, name: str) -> Tensor:
         scale, flip = "1", scale.replace(PLAIN, "")
     if float(scale) != 1:
         theta = torch.eye(2, 3, device=images.device) / float(scale)
-        grid = functional.affine_grid(
-            theta.expand(len(images), 2, 3), list(images.shape), align_corners=False
-        )
-        images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        images = warp(images, theta.expand(len(images), 2, 3), "border")
     return images.flip(3) if flip else images
 
 

@@ -27,7 +27,7 @@ from trainables.prototypes import Prior
 from trainables.ranks import ALONE, Ranks
 from trainables.store import Predictions
 
-EVALUATION_BATCH = 256
+EVALUATION_BATCH = 128  # of 256 images, maps are larger than the blocks that a CPU keeps
 LOOK = 50  # steps after which the losses are looked at: looking makes a GPU, and all ranks, wait
 
 
@@ -52,7 +52,7 @@ class Objective:
         """
         rows, factor = self.ranks.share(len(batch.images))
         own = take(batch, rows)
-        out = model(own.images.contiguous(memory_format=torch.channels_last), own.boxes)
+        out = model(own.images, own.boxes)
         weights = (own.targets * self.class_weights).sum(1)
         emotion = (self._of_emotion(out, own.targets) * weights).sum()
         parts = {"emotion_loss": factor * emotion / len(batch.images)}
@@ -182,7 +182,7 @@ def outputs(
     places = np.arange(share.start, share.stop)
     pieces = [places[at : at + EVALUATION_BATCH] for at in range(0, len(places), EVALUATION_BATCH)]
     for images in streamed(split.images, pieces, device):
-        pixels = view(images.float().div_(255)).contiguous(memory_format=torch.channels_last)
+        pixels = view(images.float().div_(255))
         with mixed_precision(device, dtype):
             out: Output = model(pixels)
         yield out

@@ -70,6 +70,16 @@ def line(found: dict[str, Any]) -> str:
     return f"| {found['axis']} | {found['name']} | {shown} | {powers} |"
 
 
+def with_others(path: Path, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is found now, and what is on record of other cases, in their order."""
+    before = json.loads(path.read_text()) if path.exists() else {"cases": []}
+    about = {name: value for name, value in before.items() if name != "cases"}
+    new = {(case["axis"], case["name"]): case for case in found}
+    old = {(case["axis"], case["name"]): {**about, **case} for case in before["cases"]}
+    return [*(new.get(key, case) for key, case in old.items()),
+            *(case for key, case in new.items() if key not in old)]  # fmt: skip
+
+
 def plot(found: list[dict[str, Any]]) -> str:
     """Cost against size, both logarithmic, a panel an axis; dotted: n log n. As SVG."""
     panels = list(dict.fromkeys(f["axis"] for f in found))
@@ -133,10 +143,9 @@ def main() -> None:
                 print(line(found[-1]), flush=True)
     about = {"date": str(date.today()), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
     args.results.mkdir(parents=True, exist_ok=True)
-    (args.results / "growth.json").write_text(
-        json.dumps({**about, "cases": found}, indent=1) + "\n"
-    )
-    (args.results / "growth.svg").write_text(plot(found))
+    kept = with_others(args.results / "growth.json", [{**case, **about} for case in found])
+    (args.results / "growth.json").write_text(json.dumps({"cases": kept}, indent=1) + "\n")
+    (args.results / "growth.svg").write_text(plot(kept))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class Limit:
         groups = parameter_groups(self.model, config.lr, 1.0, config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, fused=True)
         shape = (config.batch_size, 3, config.image_size, config.image_size)
-        self.images = torch.rand(shape).contiguous(memory_format=torch.channels_last)
+        self.images = torch.rand(shape)
         self.labels = torch.randint(len(bundle.class_names), (config.batch_size,))
 
     def epoch(self) -> int:
@@ -134,7 +134,7 @@ class Timm:
         seen, losses = 0, AverageMeter()
         self.model.train()
         for images, labels in self.train:
-            logits = self.model(images.contiguous(memory_format=torch.channels_last)).logits
+            logits = self.model(images).logits
             loss = functional.cross_entropy(logits, labels)
             self.optimizer.zero_grad()
             loss.backward()
@@ -147,7 +147,7 @@ class Timm:
         top1 = AverageMeter()
         with torch.inference_mode():
             for images, labels in self.val:
-                found = self.ema.module(images.contiguous(memory_format=torch.channels_last))
+                found = self.ema.module(images)
                 top1.update(accuracy(found.logits, labels)[0].item(), len(images))
         return seen
 

@@ -62,7 +62,7 @@ def network(config: TrialConfig, size: int) -> Backbone:
 @torch.inference_mode()
 def _see(net: Backbone, part: Split, maps: int, pool: str) -> Floats:
     pixels = torch.from_numpy(np.array(part.images)).to(net.mean.device).float() / 255
-    images = net.normalised(pixels).contiguous(memory_format=torch.channels_last)
+    images = net.normalised(pixels)
     seen = [pooled(found, pool) for found in net(images)[-maps:]]
     return torch.cat(seen, 1).float().cpu().numpy()
 

@@ -149,8 +149,7 @@ class Pretraining:
                 f"out of memory with {whole} images, and method '{self.settings.method.name}' "
                 "cannot take them piece by piece: give a smaller --batch-size"
             )
-        images = batch.images.contiguous(memory_format=torch.channels_last)
-        found = self.pretext.loss(images, generator)
+        found = self.pretext.loss(batch.images, generator)
         return Losses(found.pop("loss"), None, {k: v.detach() for k, v in found.items()})
 
     def _set_rate(self, at: float) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional as F
 
 from trainables.augment import AUGMENTS, Batch
+from trainables.geometry import warp
 
 View = Callable[[Tensor, Generator], Tensor]
 
@@ -45,8 +45,7 @@ def random_crop(images: Tensor, least: float, generator: Generator) -> Tensor:
     theta = images.new_zeros(len(images), 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = side
     theta[:, 0, 2], theta[:, 1, 2] = room * (2 * across - 1), room * (2 * down - 1)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return warp(images, theta, "border")
 
 
 def shuffle_pixels(images: Tensor, generator: Generator) -> Tensor:
