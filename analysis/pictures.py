@@ -1,6 +1,6 @@
 """What the best model looks at: its surest mistakes on validation images, Grad-CAM, AU attention.
 
-With soup.py the only module of this package that needs torch, which it imports when it works.
+It needs torch, which it imports when it works.
 Images of the sealed test split are never looked at. n images, K classes, A AUs, S pixels a side.
 """
 

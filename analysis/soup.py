@@ -5,7 +5,7 @@ network and the same start: here all settings but TRAINING are alike, the seed, 
 head, among them. RUN/soups is a run like any other, so `python -m analysis.ensemble RUN RUN/soups`
 lets a soup compete. Only the uniform soup of all completed members is made: one chosen by
 validation scores, as the greedy soup is, could not be scored honestly on the same images.
-With pictures.py the only module of this package that needs torch, imported when it works.
+It needs torch, which it imports when it works.
 """
 
 import hashlib

@@ -40,8 +40,8 @@ def load(trial: str) -> RunTrial:
 def use_threads(cpus: float) -> None:
     """As many threads as the trial has CPUs, whether or not torch and numpy are imported yet."""
     threads = max(1, int(cpus))
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    threadpool_limits(threads, user_api="blas")
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
+    threadpool_limits(threads, user_api="blas")  # of what is loaded, and for good
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
 

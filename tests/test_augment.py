@@ -11,7 +11,7 @@ from torch import Generator
 
 from trainables.augment import AUGMENTS, Batch
 from trainables.data.tables import region_maps
-from trainables.geometry import drawn, flip, flip_and_affine, move
+from trainables.geometry import drawn, flip, flip_and_affine, grid_of, move
 from trainables.jpeg import compressed
 from trainables.photometric import blurred, degrade, pixelated
 
@@ -84,6 +84,14 @@ def test_flip_and_affine_are_one_after_the_other() -> None:
     wanted = move(turned, drawn(turned.images, generator, degrees=15, scale=0.1, shift=0.1))
     for name in ("images", "aus", "regions", "boxes"):
         torch.testing.assert_close(getattr(both, name), getattr(wanted, name), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_grid_of_a_move_is_that_of_torch(dtype: torch.dtype) -> None:
+    moves = drawn(torch.rand(7, 3, 9, 9), Generator().manual_seed(0), 15, 0.2, 0.1).to(dtype)
+    moves[::2, 0] *= -1
+    wanted = torch.nn.functional.affine_grid(moves, [7, 3, 9, 9], align_corners=False)
+    torch.testing.assert_close(grid_of(moves, 9), wanted, atol=1e-6, rtol=0)
 
 
 def test_blur_by_hand() -> None:

@@ -32,6 +32,22 @@ def test_it_decorates_functions():
         assert threads_of_blas() == {2}
 
 
+def test_a_library_that_comes_later_is_limited_too():
+    said = """
+import numpy
+from threadpoolctl import threadpool_info, threadpool_limits
+from trainables.blas import one_thread
+with one_thread():
+    pass
+import scipy.linalg
+threadpool_limits(2, user_api="blas")
+with one_thread():
+    print(*(p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"))
+"""
+    run = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+    assert set(run.stdout.split()) == {"1"}
+
+
 def test_a_worker_computes_with_as_many_as_its_trial_has_cpus():
     said = """
 import numpy

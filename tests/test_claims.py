@@ -56,11 +56,11 @@ def test_the_folder_of_a_killed_builder_goes_and_the_entry_is_built(tmp_path):
 @pytest.mark.skipif(usable_cores() == 1, reason="one core needs no helpers")
 def test_a_script_without_a_guard_ends_and_says_why(tmp_path):
     # its helpers import it anew, and would wait for the entry that it builds with their help
-    script, root = tmp_path / "mine.py", tmp_path / "cache"
-    said = f"cache.prepare('faces:300', 16, cache_root=Path({str(root)!r}))"
+    script = tmp_path / "mine.py"
+    said = f"cache.prepare('faces:300', 16, cache_root=Path({str(tmp_path / 'cache')!r}))"
     script.write_text(f"from pathlib import Path\nfrom trainables.data import cache\n{said}\n")
-    command, root = [sys.executable, str(script)], Path(claims.__file__).parents[2]
-    env = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, str(script)]
+    env = {**os.environ, "PYTHONPATH": str(Path(claims.__file__).parents[2])}
     run = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
     assert run.returncode == 1
     assert "put what the script does under `if __name__" in run.stderr

@@ -7,6 +7,7 @@ import signal
 import pytest
 from rich.console import Console
 from test_core import recomputed
+from threadpoolctl import threadpool_limits
 from toy import EPOCHS, flat, quality, run_toy, start
 
 from search.driver import Resources, count_workers, dotted_name, run_ray
@@ -139,11 +140,13 @@ def test_a_trial_function_must_be_importable():
 
 def test_a_worker_takes_as_many_threads_as_its_trial_has_cpus(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
     monkeypatch.delitem(__import__("sys").modules, "torch", raising=False)
-    use_threads(0.5)
-    assert os.environ["OMP_NUM_THREADS"] == "1"
-    use_threads(3.0)
-    assert os.environ["OMP_NUM_THREADS"] == "3"
+    with threadpool_limits(user_api="blas"):  # gives the tests after it their threads back
+        use_threads(0.5)
+        assert (os.environ["OMP_NUM_THREADS"], os.environ["OPENBLAS_NUM_THREADS"]) == ("1", "1")
+        use_threads(3.0)
+        assert (os.environ["OMP_NUM_THREADS"], os.environ["OPENBLAS_NUM_THREADS"]) == ("3", "3")
 
 
 def handed(search, **more):

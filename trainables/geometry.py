@@ -29,8 +29,7 @@ def flip(batch: Batch, generator: Generator) -> Batch:
 
 
 def exchanged(batch: Batch, generator: Generator) -> tuple[Batch, Tensor]:
-    """Half of the images drawn (N,): what mirroring them changes but for places, the names of AUs
-    of the left and the right side."""
+    """The batch with the AUs of left and right exchanged in half of the images, and which (N,)."""
     chosen = uniform(0, 1, batch.images, generator) < 0.5
     if batch.mirror is None:
         return batch, chosen
@@ -109,7 +108,7 @@ def grid_of(theta: Tensor, size: int) -> Tensor:
 
     torch's `affine_grid` is the same and takes seven times as long on a CPU.
     """
-    at = (torch.arange(size, device=theta.device) + 0.5) * (2 / size) - 1
+    at = (torch.arange(size, device=theta.device, dtype=theta.dtype) + 0.5) * (2 / size) - 1
     turn, shift = theta[:, :, :2], theta[:, :, 2]
     by_row = turn[:, :, 1, None] * at + shift[:, :, None]  # (N, 2, S)
     places = torch.addcmul(by_row[..., None], turn[:, :, 0, None, None], at)

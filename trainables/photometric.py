@@ -28,7 +28,7 @@ def photometric(light: float, contrast: float, grey: float = 0.0) -> Transform:
         gain = 1 + uniform(-contrast, contrast, images, generator)[:, None, None, None]
         offset = uniform(-light, light, images, generator)[:, None, None, None]
         rest = images.mean((1, 2, 3), keepdim=True) * (1 - gain) + offset
-        images = torch.addcmul(rest, images, gain).clamp_(0, 1)  # the pixels are passed twice
+        images = torch.addcmul(rest, images, gain).clamp_(0, 1)
         if grey:
             chosen = (uniform(0, 1, images, generator) < grey)[:, None, None, None]
             images = torch.where(chosen, images.mean(1, keepdim=True), images)

@@ -45,7 +45,8 @@ def file_of(split: str) -> str:
 def affordable(epochs: int, train: int, val: int, test: int) -> tuple[str, ...]:
     """The views that are looked at: plain and flipped always, scaled ones if they cost little.
 
-    By counts, not by the clock, so that a trial is the same on every machine.
+    By counts, not by the clock, so that a trial is the same on every machine; of the plain view,
+    too, though it costs nothing (its logits are those of the predictions).
     """
     names = (PLAIN, FLIP, *SCALED)
     training = epochs * (STEP * train + val)

@@ -208,12 +208,13 @@ def measure(
         watch = Watch(f"{method}, seed {seed}", Path(name) / "run")
         code = runner(method, args, seed, known)(watch)
         errors = len(list(watch.root.glob("trials/*/error.txt")))
+        if args.copies:
+            there = args.copies / f"{method}-{seed}"
+            shutil.copytree(watch.root, there, dirs_exist_ok=True)
         if code or not watch.rows:
             tail = (Path(name) / "log.txt").read_text(errors="replace")[-2000:]
             print(f"FAILED with {code}: {watch.label}\n{tail}", file=sys.stderr)
             return None
-        if args.keep:
-            shutil.copytree(watch.root, args.keep / f"{method}-{seed}")
     return {
         **key(method, seed, args),
         "date": str(date.today()),
@@ -296,7 +297,7 @@ def _parser() -> Parser:
     p.add_argument("--table", action="store_true", help="only print what is on record")
     p.add_argument("--afresh", action="store_true", help="run again what is on record")
     p.add_argument("--results", type=Path, default=HERE / "results", metavar="FOLDER")
-    p.add_argument("--keep", type=Path, metavar="FOLDER", help="for copies of the run folders")
+    p.add_argument("--copies", type=Path, metavar="FOLDER", help="for copies of run folders")
     p.add_argument("--work", type=Path, metavar="FOLDER", help="for run folders, which are removed")
     return p
 

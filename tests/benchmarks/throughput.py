@@ -30,6 +30,7 @@ from throughput_loops import Limit, Ours, Plain, Timm, write_jpegs  # noqa: E402
 
 from trainables.config import Flat, TrialConfig  # noqa: E402
 from trainables.data import cache  # noqa: E402
+from trainables.store import replace_file  # noqa: E402
 
 EPOCHS = 9  # of a trial of the tiny tier
 BACKBONES = ("test_resnet", "resnet18", "vit_tiny_patch16_224")  # small, middle, transformer
@@ -150,7 +151,8 @@ def main() -> int:
     for flat, faces in cells:
         found.append(measure(flat, faces, args))
         print(row(found[-1]), flush=True)
-        args.out.write_text(json.dumps({**facts, "cells": found}, indent=1) + "\n")
+        text = json.dumps({**facts, "cells": found}, indent=1) + "\n"
+        replace_file(args.out, text.encode())
     return 0
 
 

@@ -6,6 +6,8 @@ Limit      one random batch that stays where it is: forward, backward, optimiser
 Ours       `run_trial`, stored epochs and all
 Timm       timm's data set, loader, transforms, optimiser, clipping, EMA and accuracy
 Plain      torchvision's ImageFolder and transforms v2, DataLoader, torch's AdamW and averaged model
+
+All pay for the layout that the network asks for, which is made within it (`Backbone.normalised`).
 """
 
 import math

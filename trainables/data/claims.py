@@ -72,6 +72,7 @@ def _wait(folder: Path, held: int) -> None:
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        # set while a spawned process imports the script of its parent, which waits for its help
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             raise RuntimeError(
                 "a process that helps to prepare the data runs the script that asked for them "
