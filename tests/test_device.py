@@ -4,6 +4,7 @@ The meta device stands for a GPU: it is not the CPU, and it has no values, so th
 for one raises. What is drawn and counted on the CPU stays real.
 """
 
+import os
 import platform
 import subprocess
 import sys
@@ -45,6 +46,24 @@ def test_batches_come_in_order_and_are_their_own(images) -> None:
     found[0].zero_()
     assert IMAGES[3].any()
     assert list(streamed(images, [], CPU)) == []
+
+
+def test_the_system_is_told_which_parts_of_a_file_are_read(tmp_path, monkeypatch) -> None:
+    np.save(tmp_path / "images.npy", IMAGES)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    told: list[bytes] = []
+
+    def note(file: int, start: int, length: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_WILLNEED
+        told.append(os.pread(file, length, start))
+
+    monkeypatch.setattr(os, "posix_fadvise", note)
+    for batch, rows in zip(streamed(mapped, ROWS, CPU), ROWS, strict=True):
+        np.testing.assert_array_equal(batch.numpy(), IMAGES[rows])
+    assert told == [IMAGES[row].tobytes() for row in np.concatenate(ROWS)]
+    (tmp_path / "images.npy").unlink()  # the map holds what was there
+    np.testing.assert_array_equal(next(streamed(mapped, ROWS, CPU)).numpy(), IMAGES[ROWS[0]])
+    assert len(told) == sum(map(len, ROWS))
 
 
 class Slow:
