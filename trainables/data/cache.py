@@ -22,6 +22,7 @@ from trainables.data import (
     folders,
     frames,
     ingest,
+    known,
     leaks,
     listing,
     loaders,
@@ -39,7 +40,7 @@ from trainables.data.entry import (
     write,
 )
 from trainables.data.ingest import Content
-from trainables.data.parallel import Progress, in_threads
+from trainables.data.parallel import Progress
 
 __all__ = ["CacheDamaged", "default_root", "load", "prepare", "prepare_unlabelled", "unseal"]
 
@@ -80,8 +81,9 @@ def prepare(
     if not SMALLEST <= image_size <= LARGEST:
         raise ValueError(f"image size {image_size} is not within {SMALLEST} to {LARGEST}")
     make = _faces_plan if loaders.is_faces(source) else _listing_plan
-    plan = make(source, image_size, policy or aus.Policy(), progress)
-    return _entry(plan, image_size, progress, cache_root or default_root())
+    root = cache_root or default_root()
+    plan = make(source, image_size, policy or aus.Policy(), root, progress)
+    return _entry(plan, image_size, progress, root)
 
 
 def prepare_unlabelled(
@@ -93,8 +95,9 @@ def prepare_unlabelled(
     """
     if not SMALLEST <= image_size <= LARGEST:
         raise ValueError(f"image size {image_size} is not within {SMALLEST} to {LARGEST}")
-    plan = _unlabelled_plan(folder, image_size, progress)
-    return _entry(plan, image_size, progress, cache_root or default_root())
+    root = cache_root or default_root()
+    plan = _unlabelled_plan(folder, image_size, root, progress)
+    return _entry(plan, image_size, progress, root)
 
 
 def _entry(plan: _Plan, image_size: int, progress: Progress | None, root: Path) -> Path:
@@ -116,12 +119,16 @@ def default_root() -> Path:
     return base / "fer-search"  # the XDG standard has relative paths ignored
 
 
-def _listing_plan(source: str, size: int, policy: aus.Policy, progress: Progress | None) -> _Plan:
+def _listing_plan(
+    source: str, size: int, policy: aus.Policy, root: Path, progress: Progress | None
+) -> _Plan:
     found = loaders.read(source)
     listing.check(found)
-    digests = in_threads(ingest.digest, found.rows, "read", progress)
+    record = _record(root, source)
+    digests = known.hashes([row.path for row in found.rows], record, "read", progress)
     listing.refuse(found, leaks.contradictions(found, digests))
-    frame_digests = frames.digests(found.rows, progress) if frames.are_in(found) else []
+    of_frames = record.with_stem(f"{record.stem}-frames")
+    frame_digests = frames.digests(found.rows, of_frames, progress) if frames.are_in(found) else []
     joined = frames.shared(digests, frame_digests)
 
     def build(folder: Path, progress: Progress | None) -> Built:
@@ -147,9 +154,9 @@ def _listing_plan(source: str, size: int, policy: aus.Policy, progress: Progress
     )
 
 
-def _unlabelled_plan(folder: Path, size: int, progress: Progress | None) -> _Plan:
-    found = folders.unlabelled(folder)
-    digests = in_threads(ingest.digest, found.rows, "read", progress)
+def _unlabelled_plan(folder: Path, size: int, root: Path, progress: Progress | None) -> _Plan:
+    found, record = folders.unlabelled(folder), _record(root, str(folder))
+    digests = known.hashes([row.path for row in found.rows], record, "read", progress)
 
     def build(folder: Path, progress: Progress | None) -> Built:
         staging = folder / f"all{STAGING}"
@@ -162,7 +169,14 @@ def _unlabelled_plan(folder: Path, size: int, progress: Progress | None) -> _Pla
     return _Plan(found.name, len(rows), said, build, is_in_memory=False)
 
 
-def _faces_plan(source: str, size: int, policy: aus.Policy, progress: Progress | None) -> _Plan:
+def _record(root: Path, source: str) -> Path:
+    """Where the hashes of the files of a source are kept."""
+    return root / f"hashes-{content_hash(str(Path(source).resolve()))[:32]}.npz"
+
+
+def _faces_plan(
+    source: str, size: int, policy: aus.Policy, root: Path, progress: Progress | None
+) -> _Plan:
     spec = faces.FacesSpec.parse(source, size=size)
 
     def build(folder: Path, progress: Progress | None) -> Built:

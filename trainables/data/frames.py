@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data import decoding, images, ingest
+from trainables.data import decoding, images, ingest, known
 from trainables.data.entry import STAGING
 from trainables.data.listing import Listing, Row, several
 from trainables.data.parallel import Progress, in_threads
@@ -24,10 +24,10 @@ def are_in(listing: Listing) -> bool:
     return any(row.frames for row in listing.rows)
 
 
-def digests(rows: Sequence[Row], progress: Progress | None) -> list[list[str]]:
+def digests(rows: Sequence[Row], record: Path, progress: Progress | None) -> list[list[str]]:
     """Hashes of the content of each row's frames; empty text where there is none to read."""
-    flat = [replace(row, path=path) for row in rows for path in row.frames]
-    found = iter(in_threads(ingest.digest, flat, "read frames", progress))
+    flat = [path for row in rows for path in row.frames]
+    found = iter(known.hashes(flat, record, "read frames", progress))
     return [[next(found) for _ in row.frames] for row in rows]
 
 

@@ -3,7 +3,6 @@
 Pixels never pile up: each image goes from its file to its place on disk.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,14 +45,6 @@ class Content:
     is_synthetic: bool = False
     notes: tuple[str, ...] = ()
     ceiling: Mapping[str, float] = field(default_factory=dict)
-
-
-def digest(row: Row) -> str:
-    """Hash of the file's content; empty where there is none to read."""
-    try:
-        return hashlib.sha256(images.content(row.path)).hexdigest()
-    except images.Unreadable:
-        return ""
 
 
 def read_row(row: Row) -> images.Pixels:
