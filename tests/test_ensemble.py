@@ -84,6 +84,12 @@ def test_one_class_is_no_obstacle() -> None:
     assert ensemble.build(votes_of(probs, np.zeros(60, np.int64))).members
 
 
+@pytest.mark.parametrize(("classes", "has_stacking"), [(50, True), (51, False)])
+def test_nothing_is_stacked_that_has_more_coefficients_than_images(classes, has_stacking) -> None:
+    found = ensemble.build(votes_of(*draw(4, 300, classes, 0)))
+    assert ("stacking" in {row.method for row in found.table}) == has_stacking
+
+
 def test_no_trial_is_told() -> None:
     empty = votes_of(np.zeros((0, 5, 3), np.float32), np.zeros(5, np.int64))
     with pytest.raises(ValueError, match="no trial"):
