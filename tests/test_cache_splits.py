@@ -74,9 +74,9 @@ def test_a_set_too_large_to_be_compared_says_so(tmp_path, monkeypatch):
 
 def test_split_version_is_part_of_the_key(tmp_path, monkeypatch):
     source = str(class_folders(tmp_path / "data"))
-    before = cache._listing_plan(source, SIZE, aus.Policy(), None).key
+    before = cache._listing_plan(source, SIZE, aus.Policy(), tmp_path, None).key
     monkeypatch.setattr(splits, "VERSION", splits.VERSION + 1)
-    assert cache._listing_plan(source, SIZE, aus.Policy(), None).key != before
+    assert cache._listing_plan(source, SIZE, aus.Policy(), tmp_path, None).key != before
 
 
 def test_one_more_image_moves_few_others(tmp_path):
