@@ -44,7 +44,7 @@ def test_ceiling_is_over_the_classes_that_are_optimised(embedded):
 
 def test_key_of_the_faces_follows_generator_and_spec(monkeypatch):
     def key(source="faces:200", size=SIZE):
-        return cache._faces_plan(source, size, aus.Policy(), Path("unused"), None).key
+        return cache._faces_plan(source, size, aus.Policy(), None).key
 
     keys = {key(), key("faces:201"), key("faces:200:hard"), key(size=24)}
     monkeypatch.setattr(cache, "_generator", lambda: "a change in render.py")

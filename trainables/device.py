@@ -10,7 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -93,15 +93,15 @@ def foretold(images: NDArray[np.uint8]) -> Iterator[Callable[[NDArray[np.int64]]
     A disk then fetches them at once, where a map asks for one page after the other. It is advice:
     without it all goes on as well, but slower.
     """
-    if not isinstance(images, np.memmap) or not hasattr(os, "posix_fadvise"):
+    file, begin = None, 0
+    if isinstance(images, np.memmap) and hasattr(os, "posix_fadvise"):
+        begin = images.offset
+        with suppress(OSError):  # the cache was built anew, and the map holds the old file
+            file = os.open(str(images.filename), os.O_RDONLY)
+    if file is None:
         yield lambda rows: None
         return
-    try:
-        file = os.open(str(images.filename), os.O_RDONLY)
-    except OSError:  # the cache was built anew, and the map holds the old file
-        yield lambda rows: None
-        return
-    begin, size = images.offset, images[:1].nbytes
+    size = images[:1].nbytes
 
     def foretell(rows: NDArray[np.int64]) -> None:
         for row in rows.tolist():

@@ -72,12 +72,8 @@ def line(found: dict[str, Any]) -> str:
 
 def with_others(path: Path, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What is found now, and what is on record of other cases, in their order."""
-    before = json.loads(path.read_text()) if path.exists() else {"cases": []}
-    about = {name: value for name, value in before.items() if name != "cases"}
-    new = {(case["axis"], case["name"]): case for case in found}
-    old = {(case["axis"], case["name"]): {**about, **case} for case in before["cases"]}
-    return [*(new.get(key, case) for key, case in old.items()),
-            *(case for key, case in new.items() if key not in old)]  # fmt: skip
+    before = json.loads(path.read_text())["cases"] if path.exists() else []
+    return list({(case["axis"], case["name"]): case for case in [*before, *found]}.values())
 
 
 def plot(found: list[dict[str, Any]]) -> str:

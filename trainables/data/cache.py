@@ -80,9 +80,11 @@ def prepare(
     """
     if not SMALLEST <= image_size <= LARGEST:
         raise ValueError(f"image size {image_size} is not within {SMALLEST} to {LARGEST}")
-    make = _faces_plan if loaders.is_faces(source) else _listing_plan
-    root = cache_root or default_root()
-    plan = make(source, image_size, policy or aus.Policy(), root, progress)
+    root, policy = cache_root or default_root(), policy or aus.Policy()
+    if loaders.is_faces(source):
+        plan = _faces_plan(source, image_size, policy, progress)
+    else:
+        plan = _listing_plan(source, image_size, policy, root, progress)
     return _entry(plan, image_size, progress, root)
 
 
@@ -174,9 +176,7 @@ def _record(root: Path, source: str) -> Path:
     return root / f"hashes-{content_hash(str(Path(source).resolve()))[:32]}.npz"
 
 
-def _faces_plan(
-    source: str, size: int, policy: aus.Policy, root: Path, progress: Progress | None
-) -> _Plan:
+def _faces_plan(source: str, size: int, policy: aus.Policy, progress: Progress | None) -> _Plan:
     spec = faces.FacesSpec.parse(source, size=size)
 
     def build(folder: Path, progress: Progress | None) -> Built:

@@ -7,7 +7,7 @@ within one tick of the file system's clock. Without the record, or with a damage
 
 import hashlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -30,35 +30,28 @@ class Stamp(NamedTuple):
     entry: int
 
 
-Known = dict[str, tuple[Stamp, str]]  # path -> what it was like, and its hash
+Key = tuple[str, Stamp | None]  # the path, and what the file is like; None where there is none
+Known = dict[Key, str]  # -> hash of the content
 
 
 def hashes(paths: Sequence[Path], record: Path, stage: str, progress: Progress | None) -> list[str]:
     """SHA-256 of the content of each file; empty text where there is none to read."""
-    began, before = time.time_ns(), read(record)
-    names, stamps = [str(path) for path in paths], in_threads(stamp, paths, stage, None)
-    nothing = None, ""
-    found = [
-        mark if now is not None and now == then else ""
-        for now, (then, mark) in zip(
-            stamps, (before.get(name, nothing) for name in names), strict=True
-        )
-    ]
-    new = [k for k, mark in enumerate(found) if not mark]
-    for k, mark in zip(
-        new, in_threads(hashed, [paths[k] for k in new], stage, progress), strict=True
-    ):
-        found[k] = mark
-    if new:
-        every = zip(names, stamps, found, strict=True)
-        settled = [
-            (name, (now, mark))
-            for name, now, mark in every
-            if now is not None and mark and max(now[1:]) < began - SETTLED
-        ]
+    began, known = time.time_ns(), read(record)
+    keys: list[Key] = list(zip(map(str, paths), in_threads(stamp, paths, stage, None), strict=True))
+    new = [k for k, key in enumerate(keys) if key not in known]
+    fresh = in_threads(hashed, [paths[k] for k in new], stage, progress)
+    known |= {keys[k]: mark for k, mark in zip(new, fresh, strict=True)}
+    settled = {key: known[key] for key in keys if known[key] and is_settled(key, began)}
+    if new and settled:
         with suppress(OSError):  # a full or read-only disk: then all is read again
             write(record, settled)
-    return found
+    return [known[key] for key in keys]
+
+
+def is_settled(key: Key, now: int) -> bool:
+    """Whether a change from now on would show in the times of the file."""
+    _, about = key
+    return about is not None and max(about.content, about.entry) < now - SETTLED
 
 
 def hashed(path: Path) -> str:
@@ -83,23 +76,19 @@ def read(record: Path) -> Known:
     try:
         found = npz.read(record.read_bytes())
         names = found["names"].tobytes().decode(errors="surrogateescape").split("\0")
-        stamps = (Stamp(*each) for each in found["stamps"].tolist())
-        marks = (mark.tobytes().hex() for mark in found["hashes"])
-        return dict(zip(names, zip(stamps, marks, strict=True), strict=True))
+        keys = zip(names, (Stamp(*each) for each in found["stamps"].tolist()), strict=True)
+        return dict(zip(keys, (mark.tobytes().hex() for mark in found["hashes"]), strict=True))
     except Exception:  # whatever a torn file may look like
         return {}
 
 
-def write(record: Path, known: Iterable[tuple[str, tuple[Stamp, str]]]) -> None:
-    """Raises OSError."""
-    found = list(known)
-    if not found:
-        return
-    names = "\0".join(name for name, _ in found).encode(errors="surrogateescape")
-    marks = b"".join(bytes.fromhex(mark) for _, (_, mark) in found)
+def write(record: Path, known: Known) -> None:
+    """Put this on record, and nothing else. Raises OSError."""
+    names = "\0".join(name for name, _ in known).encode(errors="surrogateescape")
+    marks = bytes.fromhex("".join(known.values()))
     data = npz.pack(
         names=np.frombuffer(names, np.uint8),
-        stamps=np.array([stamp for _, (stamp, _) in found], np.int64),
+        stamps=np.array([stamp for _, stamp in known], np.int64),
         hashes=np.frombuffer(marks, np.uint8).reshape(-1, 32),
     )
     record.parent.mkdir(parents=True, exist_ok=True)
