@@ -9,7 +9,7 @@ from rich.console import Console
 
 from search.check import PROBLEMS, build, constants_of, reason
 from search.options import LARGEST, MOST_EPOCHS, SMALLEST
-from spaces.anchors import first_tries, lacking
+from spaces.anchors import first_tries, lacking, on_each_network
 from spaces.show import space_table
 from spaces.space import Choice, Dimension, Space, Value, prune
 from spaces.tiers import TIERS, Tier, at_tier, baseline, overruled
@@ -225,8 +225,9 @@ def _leave_out(space: Space, name: str, options: tuple[str, ...], why: str) -> S
 def choose_anchors(
     space: Space, tier: Tier, bundle: DataBundle, trials: int
 ) -> tuple[Anchors, list[str]]:
-    """The baseline and the defaults, both tried, then the space's own, for up to a quarter of the
-    trials; a sentence where the baseline had to change, and for each anchor left out.
+    """The baseline and the defaults, both tried, then the defaults on other networks and the
+    space's own, for up to a quarter of the trials; a sentence where the baseline had to change,
+    and for each anchor left out.
 
     Raises ValueError when the first two cannot be built.
     """
@@ -248,18 +249,13 @@ def choose_anchors(
             raise ValueError(
                 f"the {role} configuration cannot be built: {reason(error)}"
             ) from error
-    more, left_out = _own_anchors(space, trials // 4)
-    return anchors + more, notes + left_out
-
-
-def _own_anchors(space: Space, most: int) -> tuple[Anchors, list[str]]:
-    """The first anchors of the space that it still holds; a sentence for each that it does not."""
-    notes = [
+    left_out = [
         f"anchor '{name}' is left out, for its {', '.join(lacks)}"
         for name in space.anchors
         if (lacks := lacking(space, name))
     ]
-    return list(first_tries(space).items())[:most], notes
+    more = on_each_network(space) | first_tries(space)
+    return anchors + list(more.items())[: trials // 4], notes + left_out
 
 
 def combinations(space: Space) -> int:

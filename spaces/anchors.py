@@ -1,6 +1,19 @@
-"""The configurations that a space names as worth trying first."""
+"""The configurations that are worth trying first: every network, and what the space names."""
 
-from spaces.space import Dimension, Space, Value
+from spaces.space import Choice, Dimension, Space, Value
+
+
+def on_each_network(space: Space) -> dict[str, dict[str, Value]]:
+    """The default configuration on every network but the default one.
+
+    Networks differ by more than most settings, and one seen under random settings alone looks
+    worse than it is.
+    """
+    backbone = space.settings.get("backbone")
+    if not isinstance(backbone, Choice):
+        return {}
+    others = [option for option in backbone.options if option != backbone.default]
+    return {f"default on {option}": space.nearest({"backbone": option}) for option in others}
 
 
 def first_tries(space: Space) -> dict[str, dict[str, Value]]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from spaces.anchors import on_each_network
 from spaces.catalog import NAMES, find
 from spaces.space import Choice, Dimension, IntRange, Space, Value, is_log
 from spaces.tiers import TIERS, at_tier
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     console = Console()
     console.print(space_table(space, console.width))
-    if space.anchors:
+    if space.anchors or on_each_network(space):
         console.print()
         console.print(anchor_table(space))
 
@@ -108,11 +109,14 @@ def breakable(text: str, width: int) -> str:
 
 
 def anchor_table(space: Space) -> Table:
-    """The anchors, and where each leaves the defaults."""
+    """What comes first, and where each leaves the defaults."""
     table = Table(title=Text("tried first"), box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("anchor", overflow="fold")
     table.add_column("beside the defaults", overflow="fold")
-    for name, wanted in space.anchors.items():
+    networks = {
+        name: {"backbone": flat["backbone"]} for name, flat in on_each_network(space).items()
+    }
+    for name, wanted in {**networks, **space.anchors}.items():
         table.add_row(Text(name), ", ".join(f"{n} {short(value)}" for n, value in wanted.items()))
     return table
 

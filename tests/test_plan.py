@@ -10,6 +10,7 @@ from rich.console import Console
 
 from search import check, plan
 from spaces import show
+from spaces.anchors import on_each_network
 from spaces.catalog import NAMES, find
 from spaces.space import Choice, IntRange, LogUniform, Space, Uniform
 from spaces.tiers import TIERS
@@ -290,6 +291,22 @@ def test_anchors_take_a_quarter_of_the_trials_at_most(bundle):
     assert anchors_of(bundle, 3, loss=loss)[0] == ["baseline", "default"]
 
 
+def test_the_defaults_on_every_other_network_come_before_the_anchors(bundle):
+    backbone = Choice(("vit", "resnet", "convnext"), "resnet")
+    on_others = ["default on test_vit", "default on test_convnext", "default on small_resnet"]
+    loss = Choice(("cross_entropy", "focal"), "cross_entropy")
+    roles, _ = anchors_of(bundle, 28, backbone=backbone, loss=loss)
+    assert roles == ["baseline", "default", *on_others, "flat", "focal"]
+    assert anchors_of(bundle, 8, backbone=backbone)[0][2:] == on_others[:2]
+
+
+def test_a_network_is_tried_with_all_else_at_its_default(bundle):
+    space = space_of(backbone=Choice(("resnet", "vit"), "resnet"), dropout=Uniform(0.0, 0.5, 0.1))
+    tries = on_each_network(space)
+    assert tries == {"default on vit": {**space.defaults(), "backbone": "vit"}}
+    assert on_each_network(space.fixed({"backbone": "vit"})) == {}
+
+
 def test_an_anchor_that_the_space_cannot_hold_is_named(bundle):
     roles, notes = anchors_of(bundle, 20, loss="cross_entropy")
     assert roles == ["baseline", "default", "flat"]
@@ -300,5 +317,6 @@ def test_data_without_action_units_drops_the_anchors_that_need_them(plain_bundle
     space, _ = sized(find("sprint2"))
     fitted, _ = plan.fit_to_data(space, plain_bundle)
     found, notes = plan.choose_anchors(fitted, TIERS["tiny"], plain_bundle, 100)
-    assert [role for role, _ in found][2:] == ["cross-entropy", "balanced softmax", "deferred"]
+    own = [role for role, _ in found if not role.startswith("default")]
+    assert own[1:] == ["cross-entropy", "balanced softmax", "deferred"]
     assert len(notes) == 2

@@ -20,7 +20,7 @@ from trainables.averages import AVERAGES, Average, estimate_norms
 from trainables.balance import BALANCES
 from trainables.config import TrialConfig, drives_size
 from trainables.contradictions import check_config
-from trainables.data import cache
+from trainables.data import entry
 from trainables.data.bundle import DataBundle, Split
 from trainables.data.folds import fold_of
 from trainables.device import choose_device
@@ -55,7 +55,7 @@ def run_trial(store: TrialStore, data: Path) -> Iterator[Row]:
         yield from run_features_trial(store, data)
         return
     ranks = here()
-    trial = ranks.together(lambda: Training(store.config(), cache.load(data), ranks))
+    trial = ranks.together(lambda: Training(store.config(), entry.load(data), ranks))
     trial.plan = agreed(trial.plan)  # not while it is built: a rank may fail there
     row = checkpoint.resume(trial, store)
     if row is not None:

@@ -122,7 +122,7 @@ def entry_of(folder: Path, count: int, size: int) -> Path:
     import numpy as np
 
     from trainables.data import entry
-    from trainables.data.ingest import Content
+    from trainables.data.content import Content
 
     path = folder / f"entry-{count}-{size}"
     path.mkdir()

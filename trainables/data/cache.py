@@ -28,6 +28,7 @@ from trainables.data import (
     loaders,
     splits,
 )
+from trainables.data.content import Content
 from trainables.data.entry import (
     FORMAT,
     STAGING,
@@ -39,7 +40,6 @@ from trainables.data.entry import (
     unseal,
     write,
 )
-from trainables.data.ingest import Content
 from trainables.data.parallel import Progress
 
 __all__ = ["CacheDamaged", "default_root", "load", "prepare", "prepare_unlabelled", "unseal"]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from trainables.data import decoding
 from trainables.data.bundle import DataBundle, Sequences, Split
-from trainables.data.ingest import Content
+from trainables.data.content import Content
 from trainables.data.listing import SPLITS
 from trainables.data.parallel import in_threads
 from trainables.data.splits import Ints

@@ -3,8 +3,7 @@
 Pixels never pile up: each image goes from its file to its place on disk.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from trainables import metrics
 from trainables.data import aus, decoding, faces, images, leaks, splits
+from trainables.data.content import Content
 from trainables.data.decoding import Decoded
 from trainables.data.listing import (
     SPLITS,
@@ -23,28 +23,6 @@ from trainables.data.listing import (
 )
 from trainables.data.parallel import Progress
 from trainables.data.tables import BASIC_NAMES, CLASS_NAMES
-
-
-@dataclass(frozen=True)
-class Content:
-    """A whole data set but for its pixels."""
-
-    name: str
-    class_names: tuple[str, ...]
-    ids: tuple[str, ...]
-    labels: NDArray[np.int64]
-    splits: tuple[str, ...]
-    aus: NDArray[np.int8]
-    au_names: tuple[str, ...]
-    groups: NDArray[
-        np.int64
-    ]  # equal where images are one picture, as far as can be seen, or person
-    distributions: NDArray[np.float32] | None = None  # (N, B); a row of zeros where there are none
-    basic_names: tuple[str, ...] = ()
-    components: tuple[tuple[int, int], ...] | None = None
-    is_synthetic: bool = False
-    notes: tuple[str, ...] = ()
-    ceiling: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_row(row: Row) -> images.Pixels:

@@ -17,7 +17,7 @@ from trainables.au_task import mean_f1, supported
 from trainables.config import TrialConfig
 from trainables.contradictions import check_config
 from trainables.cost import median_ms
-from trainables.data import cache
+from trainables.data import entry
 from trainables.data.bundle import DataBundle, Split
 from trainables.data.folds import fold_of, rows_of
 from trainables.features.aus import fit_aus
@@ -72,7 +72,7 @@ class Outcome:
 def run(config: TrialConfig, data: Path) -> tuple[Row, Outcome]:
     """Fit and score the configuration."""
     check_config(config)
-    began, whole = time.monotonic(), cache.load(data)
+    began, whole = time.monotonic(), entry.load(data)
     bundle = fold_of(whole, config)
     features = of_fold(features_for(config, data, whole), whole, config)
     scale = Scale.of(features.train)
