@@ -33,3 +33,8 @@ def rafce(root: Path, splits_: str = "0011220") -> Path:
     votes = [f"{k:04d}.jpg 1 0 0 3 0 0" for k, _ in code if k != 4]
     (root / "distribution.txt").write_text(" \n".join(votes))
     return root
+
+
+def entries(root: Path) -> list[Path]:
+    """What lies in a cache, whole or half-built, but for the hashes of files (known.py)."""
+    return [path for path in root.iterdir() if not path.name.startswith("hashes-")]

@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from small_data import class_folders, draw, rafce
+from small_data import class_folders, draw, entries, rafce
 
 from trainables.data import cache
 
@@ -30,7 +30,7 @@ def test_all_images_that_cannot_be_used_are_named_at_once(tmp_path):
         "doctor",
     ):
         assert said in str(error.value)
-    assert list((tmp_path / "cache").iterdir()) == []  # nothing half-built is left
+    assert entries(tmp_path / "cache") == []  # nothing half-built is left
 
 
 def test_empty_files_are_not_taken_for_one_image(tmp_path):
@@ -119,7 +119,7 @@ def test_a_disk_that_runs_full_while_it_is_written_is_told_and_left_empty(tmp_pa
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match="ran full while 'data' was built: make room"):
         cache.prepare(str(class_folders(tmp_path / "data")), SIZE, cache_root=tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert entries(tmp_path / "cache") == []
 
 
 def test_ctrl_c_leaves_nothing_half_built(tmp_path):
@@ -130,4 +130,4 @@ def test_ctrl_c_leaves_nothing_half_built(tmp_path):
     source = str(class_folders(tmp_path / "data"))
     with pytest.raises(KeyboardInterrupt):
         cache.prepare(source, SIZE, interrupt, cache_root=tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert entries(tmp_path / "cache") == []

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from small_data import class_folders
+from small_data import class_folders, entries
 
 from trainables.data import cache, claims
 from trainables.data.cores import usable_cores
@@ -33,7 +33,7 @@ cache.prepare(sys.argv[1], 16, cache_root=Path(sys.argv[2]))
 def left_in(root: Path, name: str, age: float = 0) -> Path:
     left = root / f"{claims.PREFIX}{name}"
     left.mkdir(parents=True)
-    (left / "all.raw").write_bytes(b"pixels")
+    (left / "images.npy").write_bytes(b"pixels")
     os.utime(left, (left.stat().st_mtime - age,) * 2)
     return left
 
@@ -44,12 +44,12 @@ def test_the_folder_of_a_killed_builder_goes_and_the_entry_is_built(tmp_path):
     builder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert builder.stdout is not None
     assert builder.stdout.readline() == b"building\n"
-    (left,) = root.iterdir()
-    assert [p.name for p in left.iterdir()] == ["all.raw"]
+    (left,) = entries(root)
+    assert [p.name for p in left.iterdir()] == ["images.npy"]
     builder.send_signal(signal.SIGKILL)
     builder.communicate()
     path = cache.prepare(source, 16, cache_root=root)
-    assert list(root.iterdir()) == [path]
+    assert entries(root) == [path]
     assert len(cache.load(path).train.ids) == 12
 
 

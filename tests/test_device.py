@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trainables import augment, feed, loop, losses, trial
 from trainables.config import Flat, TrialConfig
 from trainables.data import cache
-from trainables.data.folds import view
+from trainables.data.pixels import mapped, view
 from trainables.device import (
     AHEAD,
     bring,
@@ -48,9 +48,12 @@ def test_batches_come_in_order_and_are_their_own(images) -> None:
     assert list(streamed(images, [], CPU)) == []
 
 
-def test_the_system_is_told_which_parts_of_a_file_are_read(tmp_path, monkeypatch) -> None:
-    np.save(tmp_path / "images.npy", IMAGES)
-    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+@pytest.mark.parametrize("is_view", [False, True])
+def test_the_system_is_told_which_parts_of_a_file_are_read(tmp_path, monkeypatch, is_view) -> None:
+    np.save(tmp_path / "images.npy", np.concatenate([IMAGES[:3], IMAGES]))
+    images = mapped(tmp_path / "images.npy", np.arange(3, 23))
+    if is_view:
+        images = view(images[:9], np.arange(20), mapped(tmp_path / "images.npy", np.arange(12, 23)))
     told: list[bytes] = []
 
     def note(file: int, start: int, length: int, advice: int) -> None:
@@ -58,11 +61,12 @@ def test_the_system_is_told_which_parts_of_a_file_are_read(tmp_path, monkeypatch
         told.append(os.pread(file, length, start))
 
     monkeypatch.setattr(os, "posix_fadvise", note)
-    for batch, rows in zip(streamed(mapped, ROWS, CPU), ROWS, strict=True):
+    for batch, rows in zip(streamed(images, ROWS, CPU), ROWS, strict=True):
         np.testing.assert_array_equal(batch.numpy(), IMAGES[rows])
-    assert told == [IMAGES[row].tobytes() for row in np.concatenate(ROWS)]
+    each = [sorted(rows, key=lambda row: is_view and row >= 9) for rows in ROWS]
+    assert told == [IMAGES[row].tobytes() for row in np.concatenate(each)]
     (tmp_path / "images.npy").unlink()  # the map holds what was there
-    np.testing.assert_array_equal(next(streamed(mapped, ROWS, CPU)).numpy(), IMAGES[ROWS[0]])
+    np.testing.assert_array_equal(next(streamed(images, ROWS, CPU)).numpy(), IMAGES[ROWS[0]])
     assert len(told) == sum(map(len, ROWS))
 
 

@@ -11,7 +11,8 @@ from small_data import draw
 from trainables.config import Part, TrialConfig
 from trainables.data import cache, manifest
 from trainables.data.bundle import DataBundle, Split
-from trainables.data.folds import Chosen, deal, fold_of, undivided
+from trainables.data.folds import deal, fold_of, undivided
+from trainables.data.pixels import Chosen
 from trainables.features.trial import run as run_features
 from trainables.trial import Training
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from small_data import draw
 
-from trainables.data import decoding, parallel
+from trainables.data import decoding, images, parallel
+from trainables.data.pixels import PixelFile
 
 
 def doubled(items: Sequence[int]) -> list[int]:
@@ -74,17 +75,20 @@ def test_processes_decode_what_threads_decode_and_name_what_they_cannot(tmp_path
     paths = [draw(tmp_path / f"{k}.png", k) for k in range(70)]
     paths[66].write_bytes(b"")
     (paths[3]).write_bytes(paths[4].read_bytes()[:-30])
-    found = []
+    found, places = [], np.arange(70)[::-1]
     for few in (0, 1000):
+        into = PixelFile.create(tmp_path / f"{few}.npy", 70, 16)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(parallel.in_chunks, "__defaults__", (None, few, 2))
-            found.append(decoding.decode(paths, 16, tmp_path / f"{few}.raw", "decode", None))
+            found.append(decoding.decode(paths, places, into, "decode", None))
     one, other = found
     assert one.faults == other.faults
     assert (sorted(one.faults), one.faults[66]) == ([3, 66], "empty file")
     np.testing.assert_array_equal(one.hashes, other.hashes)
     np.testing.assert_array_equal(one.thumbs, other.thumbs)
-    raw = (tmp_path / "0.raw").read_bytes()
-    assert raw == (tmp_path / "1000.raw").read_bytes()
-    assert len(raw) == 70 * 3 * 16**2
-    assert raw[3 * 768 : 4 * 768] == bytes(768)  # black where nothing could be read
+    assert (tmp_path / "0.npy").read_bytes() == (tmp_path / "1000.npy").read_bytes()
+    pixels = np.load(tmp_path / "0.npy")[places]
+    assert pixels.shape == (70, 3, 16, 16)
+    assert [k for k in range(70) if not pixels[k].any()] == [3, 66]  # nothing could be read
+    for k in (0, 69):
+        np.testing.assert_array_equal(pixels[k], images.decode(paths[k].read_bytes(), 16))

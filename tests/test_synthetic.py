@@ -17,7 +17,8 @@ from spaces.space import Choice, Space, Uniform
 from trainables.config import TrialConfig
 from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
-from trainables.data.folds import fold_of, view
+from trainables.data.folds import fold_of
+from trainables.data.pixels import view
 from trainables.feed import CARRIED, make_feed, on_device
 from trainables.generation.provenance import identity
 from trainables.generation.synthetic_set import (

@@ -10,13 +10,15 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from trainables.data.pixels import sources
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt, from glibc's malloc.h
 LARGEST_BLOCK, KEPT_BYTES = 2**25, 2**31 - 1  # the most that each of them takes
@@ -93,24 +95,32 @@ def foretold(images: NDArray[np.uint8]) -> Iterator[Callable[[NDArray[np.int64]]
     A disk then fetches them at once, where a map asks for one page after the other. It is advice:
     without it all goes on as well, but slower.
     """
-    file, begin = None, 0
-    if isinstance(images, np.memmap) and hasattr(os, "posix_fadvise"):
-        begin = images.offset
-        with suppress(OSError):  # the cache was built anew, and the map holds the old file
-            file = os.open(str(images.filename), os.O_RDONLY)
-    if file is None:
-        yield lambda rows: None
-        return
-    size = images[:1].nbytes
+    with ExitStack() as opened:
+        arrays = [array for array, _ in sources(images, np.arange(0))]
+        files = [_file_of(array, opened) for array in arrays]
 
-    def foretell(rows: NDArray[np.int64]) -> None:
-        for row in rows.tolist():
-            os.posix_fadvise(file, begin + row * size, size, os.POSIX_FADV_WILLNEED)
+        def foretell(rows: NDArray[np.int64]) -> None:
+            for file, (array, places) in zip(files, sources(images, rows), strict=True):
+                if file is not None:
+                    _advise(file, array, places)
 
-    try:
         yield foretell
-    finally:
-        os.close(file)
+
+
+def _file_of(array: NDArray[np.uint8], opened: ExitStack) -> int | None:
+    """The file that an array maps, to be closed with the others; None where there is none."""
+    if isinstance(array, np.memmap) and hasattr(os, "posix_fadvise"):
+        with suppress(OSError):  # the cache was built anew, and the map holds the old file
+            file = os.open(str(array.filename), os.O_RDONLY)
+            opened.callback(os.close, file)
+            return file
+    return None
+
+
+def _advise(file: int, array: Any, places: NDArray[np.int64]) -> None:
+    size = array[:1].nbytes
+    for place in places.tolist():
+        os.posix_fadvise(file, array.offset + place * size, size, os.POSIX_FADV_WILLNEED)
 
 
 def streamed(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trainables.config import SHORTCUTS, TrialConfig
 from trainables.data.bundle import DataBundle, Split
-from trainables.data.folds import view
+from trainables.data.pixels import view
 from trainables.generation.conditions import cycle, spread_evenly
 from trainables.generation.synthetic_set import SyntheticSet, set_for
 from trainables.registry import Registry, unknown

@@ -106,7 +106,7 @@ def opening(folder: Path, count: int) -> Row:
         [sys.executable, "-c", OPEN, str(path)], check=True, capture_output=True, text=True
     )
     found = json.loads(said.stdout)
-    pixels = sum(file.stat().st_size for file in path.glob("*_images.npy"))
+    pixels = sum(file.stat().st_size for file in path.glob("images.npy"))
     shutil.rmtree(path)
     return {
         "images": count,
@@ -121,8 +121,9 @@ def entry_of(folder: Path, count: int, size: int) -> Path:
     """A cache entry of noise, written as `prepare` writes it."""
     import numpy as np
 
-    from trainables.data import entry
+    from trainables.data import entry, splits
     from trainables.data.content import Content
+    from trainables.data.pixels import PixelFile
 
     path = folder / f"entry-{count}-{size}"
     path.mkdir()
@@ -137,10 +138,10 @@ def entry_of(folder: Path, count: int, size: int) -> Path:
         au_names=(),
         groups=np.arange(count),
     )
-    staged = np.memmap(path / f"all{entry.STAGING}", np.uint8, "w+", shape=(count, 3, size, size))
-    for start in range(0, count, 4096):
-        block = staged[start : start + 4096]
-        block[:] = rng.integers(0, 256, block.shape, np.uint8)
-    entry.write(path, content, staged, "noise")
-    (path / f"all{entry.STAGING}").unlink()
+    order, into = splits.ordered(content.splits), PixelFile.create(path / entry.IMAGES, count, size)
+    with into.open() as file:
+        for start in range(0, count, 4096):
+            shape = (min(4096, count - start), 3, size, size)
+            into.put(file, rng.integers(0, 256, shape, np.uint8), start)
+    entry.write(path, content, np.argsort(order), "noise")
     return path

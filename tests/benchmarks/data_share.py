@@ -9,13 +9,13 @@ from typing import Any
 
 from data_build import entry_of
 
+from trainables.data import cache
+
 Row = dict[str, Any]
 
 
 def _hold(path: Path, ours: Connection) -> None:
     """Open the data, touch every pixel, wait."""
-    from trainables.data import cache
-
     ours.send("imported")
     ours.recv()
     bundle = cache.load(path)
@@ -53,7 +53,7 @@ def measure(folder: Path, count: int, processes: int) -> list[Row]:
 
 def _row(path: Path, pids: list[int], number: int, before: float) -> Row:
     held = [dict(_mapped(pid, path)) for pid in pids]
-    size = (path / "train_images.npy").stat().st_size / 2**20
+    size = cache.load(path).train.images.nbytes / 2**20
     pss, rss = (sum(each.get(name, 0.0) for each in held) for name in ("Pss", "Rss"))
     return {
         "processes with the data": number,
@@ -77,6 +77,6 @@ def _mapped(pid: int, folder: Path) -> Iterator[tuple[str, float]]:
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         name, *rest = line.split()
         if not name.endswith(":"):
-            is_ours = bool(rest) and rest[-1] == str(folder / "train_images.npy")
+            is_ours = bool(rest) and rest[-1] == str(folder / "images.npy")
         elif is_ours and name in ("Pss:", "Rss:"):
             yield name[:-1], int(rest[0]) / 1024

@@ -87,7 +87,7 @@ def measure(folder: Path, count: int, repeats: int) -> list[Row]:
         for name, seconds in kept.items():
             training.plan = resident if name == "resident" else mapped
             if name == "evicted":
-                with forgotten(path / "train_images.npy", bundle.train.images) as found:
+                with forgotten(path / "images.npy", bundle.train.images) as found:
                     seconds.append(_seconds(training, order[:IMAGES]))
                 in_cache += found
             else:

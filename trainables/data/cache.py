@@ -31,16 +31,17 @@ from trainables.data import (
 from trainables.data.content import Content
 from trainables.data.entry import (
     FORMAT,
-    STAGING,
+    FRAMES,
+    IMAGES,
     CacheDamaged,
-    Pixels,
     content_hash,
     is_sound,
     load,
     unseal,
     write,
 )
-from trainables.data.parallel import Progress
+from trainables.data.parallel import Progress, in_threads
+from trainables.data.pixels import Ints, PixelFile, Pixels
 
 __all__ = ["CacheDamaged", "default_root", "load", "prepare", "prepare_unlabelled", "unseal"]
 
@@ -48,7 +49,9 @@ SMALLEST, LARGEST = 16, 1024  # pixels a side
 _MARGIN = 64 << 20  # bytes of disk to leave free
 
 
-Built = tuple[Content, Pixels, tuple[Pixels, splits.Ints] | None]  # the last: frames, and starts
+CONTENT = 2  # part of the fingerprint: raise it when a change moves an image or alters its pixels
+_PIECE = 16  # images that are copied at a time
+Built = tuple[Content, Ints, Ints | None]  # places of images in their file, starts of their frames
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class _Plan:
     count: int  # of images and frames
     fingerprint: str
     build: Callable[[Path, Progress | None], Built]
-    is_in_memory: bool  # all pixels, while they are made; else they are staged on disk
+    is_in_memory: bool  # all pixels, while they are made; else each goes to the disk at once
 
     @property
     def key(self) -> str:
@@ -132,13 +135,13 @@ def _listing_plan(
     of_frames = record.with_stem(f"{record.stem}-frames")
     frame_digests = frames.digests(found.rows, of_frames, progress) if frames.are_in(found) else []
     joined = frames.shared(digests, frame_digests)
+    order = splits.ordered([row.split for row in found.rows])
 
     def build(folder: Path, progress: Progress | None) -> Built:
-        staging = folder / f"all{STAGING}"
-        looks = ingest.decode_all(found, size, staging, progress)
+        places, into = np.argsort(order), PixelFile.create(folder / IMAGES, len(order), size)
+        looks = ingest.decode_all(found, places, into, progress)
         content = ingest.from_listing(found, digests, looks, policy, joined)
-        pixels = np.memmap(staging, np.uint8, "r", shape=(len(digests), 3, size, size))
-        return content, pixels, frames.decode(found, size, folder, progress)
+        return content, places, frames.decode(found, order, size, folder / FRAMES, progress)
 
     rows: list[list[object]] = [
         [row.id, row.label, row.split, row.aus, row.distribution, row.subject, content]
@@ -150,7 +153,7 @@ def _listing_plan(
     return _Plan(
         found.name,
         len(rows) + sum(map(len, frame_digests)),
-        content_hash([FORMAT, splits.VERSION, "listing", size, policy.content(), said]),
+        content_hash([CONTENT, splits.VERSION, "listing", size, policy.content(), said]),
         build,
         is_in_memory=False,
     )
@@ -161,13 +164,11 @@ def _unlabelled_plan(folder: Path, size: int, root: Path, progress: Progress | N
     digests = known.hashes([row.path for row in found.rows], record, "read", progress)
 
     def build(folder: Path, progress: Progress | None) -> Built:
-        staging = folder / f"all{STAGING}"
-        content = ingest.unlabelled(found, size, staging, progress)
-        pixels = np.memmap(staging, np.uint8, "r", shape=(len(digests), 3, size, size))
-        return content, pixels, None
+        into = PixelFile.create(folder / IMAGES, len(digests), size)
+        return ingest.unlabelled(found, into, progress), np.arange(len(digests)), None
 
     rows = [[row.id, content] for row, content in zip(found.rows, digests, strict=True)]
-    said = content_hash([FORMAT, "unlabelled", size, found.is_synthetic, rows])
+    said = content_hash([CONTENT, "unlabelled", size, found.is_synthetic, rows])
     return _Plan(found.name, len(rows), said, build, is_in_memory=False)
 
 
@@ -185,12 +186,26 @@ def _faces_plan(source: str, size: int, policy: aus.Policy, progress: Progress |
                 progress("render", done, total)
 
         content = ingest.from_faces(spec, policy)
-        return content, faces.render_all(spec, progress=report), None
+        order = splits.ordered(content.splits)
+        _save(folder / IMAGES, faces.render_all(spec, progress=report), order)
+        return content, np.argsort(order), None
 
     name = f"faces:{spec.count}:{spec.difficulty}"
     said = [spec.count, spec.size, spec.seed, spec.difficulty, _generator()]
-    fingerprint = content_hash([FORMAT, "faces", policy.content(), said])
+    fingerprint = content_hash([CONTENT, "faces", policy.content(), said])
     return _Plan(name, spec.count, fingerprint, build, is_in_memory=True)
+
+
+def _save(path: Path, pixels: Pixels, order: Ints) -> None:
+    """Write pixels[order], a few images at a time."""
+    into = PixelFile.create(path, len(order), pixels.shape[-1])
+    with into.open() as file:
+
+        def put(start: int) -> None:
+            piece = np.ascontiguousarray(pixels[order[start : start + _PIECE]])
+            into.put(file, piece, start)
+
+        in_threads(put, range(0, len(order), _PIECE), "write", None)
 
 
 def _generator() -> str:
@@ -222,7 +237,7 @@ def _room(root: Path, plan: _Plan, size: int) -> None:
             f"'{plan.name}' at {size} px needs {pixels / 2**30:.1f} GiB of memory, "
             f"this machine has {_memory() / 2**30:.1f}: ask for fewer or smaller images"
         )
-    need = (1 if plan.is_in_memory else 2) * pixels + _MARGIN
+    need = pixels + _MARGIN
     free = shutil.disk_usage(root).free
     if need > free:
         raise OSError(
@@ -238,11 +253,8 @@ def _memory() -> int:
 def _build(folder: Path, path: Path, plan: _Plan, progress: Progress | None) -> None:
     """Build the entry in the folder beside its place, then move it there."""
     try:
-        content, pixels, sequences = plan.build(folder, progress)
-        write(folder, content, pixels, plan.fingerprint, sequences)
-        del pixels, sequences
-        for staged in folder.glob(f"*{STAGING}"):
-            staged.unlink()
+        content, places, starts = plan.build(folder, progress)
+        write(folder, content, places, plan.fingerprint, starts)
         folder.chmod(0o755)  # a cache may be shared, whatever the umask
         _install(folder, path)
     except OSError as error:

@@ -3,9 +3,7 @@
 Light to import, as each of the processes that decode does it.
 """
 
-import errno
 import hashlib
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 
 from trainables.data import images, likeness
 from trainables.data.parallel import Progress, in_chunks
+from trainables.data.pixels import Ints, PixelFile
 
 
 class Picture(NamedTuple):
@@ -36,16 +35,11 @@ class Decoded(NamedTuple):
 
 
 def decode(
-    paths: Sequence[Path], size: int, staging: Path, stage: str, progress: Progress | None
+    paths: Sequence[Path], places: Ints, into: PixelFile, stage: str, progress: Progress | None
 ) -> Decoded:
-    """Decode each file into its place in the raw (N, 3, S, S) file `staging`.
-
-    Raises OSError where the disk is full.
-    """
-    with staging.open("wb") as file:
-        file.truncate(len(paths) * 3 * size**2)  # an image that is not written is black
-    work = partial(_decode_some, size=size, staging=staging)
-    parts = list(in_chunks(work, list(enumerate(paths)), stage, progress))
+    """Decode each image file into its place. Raises OSError where the disk is full."""
+    items = list(zip(range(len(paths)), paths, places.tolist(), strict=True))
+    parts = list(in_chunks(partial(_decode_some, into=into), items, stage, progress))
     return Decoded(
         np.concatenate([np.zeros((0, 2), np.uint64), *(part.hashes for part in parts)]),
         np.concatenate([np.zeros((0, 8, 8, 3), np.uint8), *(part.thumbs for part in parts)]),
@@ -53,12 +47,13 @@ def decode(
     )
 
 
-def _decode_some(files: Sequence[tuple[int, Path]], size: int, staging: Path) -> Decoded:
+def _decode_some(files: Sequence[tuple[int, Path, int]], into: PixelFile) -> Decoded:
+    size = into.size
     greys = np.zeros((len(files), 8, 9), np.uint8)
     thumbs = np.zeros((len(files), 8, 8, 3), np.uint8)
     faults, planes = {}, np.empty((3, size, size), np.uint8)
-    with staging.open("r+b") as file:
-        for k, (number, path) in enumerate(files):
+    with into.open() as file:
+        for k, (number, path, place) in enumerate(files):
             try:
                 image = images.read(images.content(path))
             except images.Unreadable as error:
@@ -66,17 +61,11 @@ def _decode_some(files: Sequence[tuple[int, Path]], size: int, staging: Path) ->
                 continue
             square = images.square(image, size)
             planes[:] = square.transpose(2, 0, 1)
-            write(file.fileno(), planes, number * planes.nbytes)
+            into.put(file, planes, place)
             if size != likeness.LOOK_PIXELS:  # a size must not move an image to another split
                 square = images.square(image, likeness.LOOK_PIXELS)
             greys[k], thumbs[k] = likeness.reduced(square)
     return Decoded(likeness.difference_hashes(greys), thumbs, faults)
-
-
-def write(file: int, pixels: images.Pixels, place: int) -> None:
-    """Put pixels in their place of a file, in bytes. Raises OSError where the disk is full."""
-    if os.pwrite(file, pixels.data, place) < pixels.nbytes:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def examine(paths: Sequence[Path], stage: str, progress: Progress | None) -> list[Picture]:

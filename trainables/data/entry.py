@@ -1,8 +1,9 @@
 """The files of one cache entry: written once, checked whenever they are opened.
 
-<root>/<key>/   {train,val,test}_images.npy   uint8 (N, 3, S, S)
+<root>/<key>/   images.npy, frames.npy   uint8 (N, 3, S, S); frames where there are sequences
+                {train,val,test}_rows.npy   which of the images, in their order
                 {train,val,test}_{labels,aus}.npy, {train,val}_{groups,distributions}.npy
-                {train,val,test}_{frames,starts}.npy   of sequences, where there are any
+                {train,val,test}_{moments,starts}.npy   which of the frames, and whose
                 ids.json, meta.json           meta.json: sizes and checksums of the others
                 reference_losses-*.npz        derived later (reference.py), and not checked here
 The labels and AUs of test are sealed: `load` does not read them, `unseal` does.
@@ -11,7 +12,6 @@ The labels and AUs of test are sealed: `load` does not read them, `unseal` does.
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -20,21 +20,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data import decoding
 from trainables.data.bundle import DataBundle, Sequences, Split
 from trainables.data.content import Content
 from trainables.data.listing import SPLITS
-from trainables.data.parallel import in_threads
-from trainables.data.splits import Ints
+from trainables.data.pixels import Ints, mapped
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # part of the key: raise it when a change here changes what is stored
-STAGING = ".raw"  # ends the names of pixels not yet dealt to the splits; a whole entry has none
+FORMAT = 3  # part of the key: raise it when a change here changes the files
+IMAGES, FRAMES = "images.npy", "frames.npy"
 _SEALED = ("test_labels.npy", "test_aus.npy")
-_PIECE = 16  # images that are written at a time
 _BLOCKS, _BLOCK = 64, 4096  # of an image file, what its checksum covers
-Pixels = NDArray[np.uint8]
 
 
 class CacheDamaged(RuntimeError):
@@ -93,24 +89,20 @@ def is_sound(path: Path) -> bool:
 
 
 def write(
-    folder: Path,
-    content: Content,
-    pixels: Pixels,
-    fingerprint: str,
-    frames: tuple[Pixels, Ints] | None = None,
+    folder: Path, content: Content, places: Ints, fingerprint: str, starts: Ints | None = None
 ) -> None:
-    """Write all files of an entry into a folder that is empty but for what is staged.
+    """Write all files of an entry into a folder that holds the pixels already.
 
-    `frames`: those of all images, and where those of each begin.
+    `places`: where each image lies in their file; `starts`: where the frames of that place begin.
     """
     ids = {}
     of = np.array(content.splits)
     for split in SPLITS:
         rows = np.flatnonzero(of == split)
         ids[split] = [content.ids[k] for k in rows]
-        _save_pixels(folder / f"{split}_images.npy", pixels, rows)
-        if frames is not None:
-            _save_frames(folder, split, *frames, rows)
+        np.save(folder / f"{split}_rows.npy", places[rows])
+        if starts is not None:
+            _save_frames(folder, split, starts, places[rows])
         np.save(folder / f"{split}_labels.npy", content.labels[rows])
         np.save(folder / f"{split}_aus.npy", content.aus[rows])
         if split == "test":  # votes tell the label, and so may a group with a training image
@@ -119,7 +111,7 @@ def write(
         if content.distributions is not None:
             np.save(folder / f"{split}_distributions.npy", content.distributions[rows])
     (folder / "ids.json").write_text(json.dumps(ids))
-    stamps = {p.name: _stamp(p) for p in sorted(folder.iterdir()) if p.suffix != STAGING}
+    stamps = {path.name: _stamp(path) for path in sorted(folder.iterdir())}
     names = ("name", "class_names", "au_names", "basic_names", "components", "is_synthetic")
     body = {name: getattr(content, name) for name in (*names, "notes")}
     body |= {"ceiling": dict(content.ceiling), "fingerprint": fingerprint, "files": stamps}
@@ -128,42 +120,25 @@ def write(
     )
 
 
-def _save_pixels(path: Path, pixels: Pixels, rows: Ints) -> None:
-    """`np.save(path, pixels[rows])` a few images at a time, by threads."""
-    shape = (len(rows), *pixels.shape[1:])
-    with path.open("wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        file.flush()
-        begin, each = file.tell(), math.prod(shape[1:])
-
-        def put(start: int) -> None:
-            piece = np.ascontiguousarray(pixels[rows[start : start + _PIECE]])
-            decoding.write(file.fileno(), piece, begin + start * each)
-
-        in_threads(put, range(0, len(rows), _PIECE), "write", None)
-
-
-def _save_frames(folder: Path, split: str, pixels: Pixels, starts: Ints, rows: Ints) -> None:
-    owned = [np.arange(starts[k], starts[k + 1]) for k in rows]
-    chosen = np.concatenate([np.zeros(0, np.int64), *owned])
-    _save_pixels(folder / f"{split}_frames.npy", pixels, chosen)
-    ends = np.cumsum([0, *map(len, owned)]).astype(np.int64)
-    np.save(folder / f"{split}_starts.npy", ends)
+def _save_frames(folder: Path, split: str, starts: Ints, places: Ints) -> None:
+    owned = [np.arange(starts[place], starts[place + 1]) for place in places]
+    np.save(folder / f"{split}_moments.npy", np.concatenate([np.zeros(0, np.int64), *owned]))
+    np.save(folder / f"{split}_starts.npy", np.cumsum([0, *map(len, owned)]).astype(np.int64))
 
 
 def _sequences(path: Path, split: str, count: int) -> Sequences | None:
-    if not (path / f"{split}_frames.npy").exists():
+    if not (path / FRAMES).exists():
         return None
-    frames = np.load(path / f"{split}_frames.npy", mmap_mode="r", allow_pickle=False)
-    starts = np.load(path / f"{split}_starts.npy", allow_pickle=False)
-    if len(starts) != count + 1 or starts[-1] != len(frames):
+    moments, starts = (
+        np.load(path / f"{split}_{name}.npy", allow_pickle=False) for name in ("moments", "starts")
+    )
+    if len(starts) != count + 1 or starts[-1] != len(moments):
         raise CacheDamaged(f"'{path}': the frames of {split} are not those of its images")
-    return Sequences(frames, starts)
+    return Sequences(mapped(path / FRAMES, moments), starts)
 
 
 def _split(path: Path, split: str, ids: list[str], au_count: int) -> Split:
-    images = np.load(path / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
+    images = mapped(path / IMAGES, np.load(path / f"{split}_rows.npy", allow_pickle=False))
     sequences = _sequences(path, split, len(ids))
     if split == "test":
         labels = np.full(len(ids), -1, np.int64)

@@ -1,76 +1,19 @@
 """Folds of the training and validation images; test is never among them. N images, K classes.
 
-The images stay where they are: a fold is indices into the two memory-mapped arrays. Such a view
-may be of views in turn: a fold to which generated images are added (synthetic.py).
+The images stay where they are: a fold is a view (pixels.py) of those of training and validation.
 """
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trainables.config import TrialConfig
 from trainables.contradictions import check_folds
 from trainables.data.bundle import DataBundle, Split
+from trainables.data.pixels import view
 from trainables.data.splits import Ints
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Some images of two arrays, one after the other, in the order of `rows`; holds no pixels.
-
-    It is indexed, measured and turned into an array as an array of them would be, and no more.
-    """
-
-    first: NDArray[np.uint8]
-    second: NDArray[np.uint8]
-    rows: Ints
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.rows), *self.first.shape[1:])
-
-    @property
-    def dtype(self) -> np.dtype[np.uint8]:
-        return self.first.dtype
-
-    @property
-    def nbytes(self) -> int:
-        """What they would take in memory."""
-        return int(np.prod(self.shape))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, key: Any) -> NDArray[np.uint8]:
-        """A copy of the images of a slice or of indices; of one image for a number.
-
-        Slices of channels and pixels may follow, as in `images[:, :, ::2, ::2]`.
-        """
-        key, *rest = key if isinstance(key, tuple) else (key,)
-        if key is Ellipsis:
-            key, rest = slice(None), [Ellipsis, *rest]
-        wanted = self.rows[key]
-        rows, border = np.atleast_1d(wanted), self.first.shape[0]
-        is_first = rows < border
-        one = self.first[rows[is_first], *rest]
-        out = np.empty((len(rows), *one.shape[1:]), np.uint8)
-        out[is_first] = one
-        out[~is_first] = self.second[rows[~is_first] - border, *rest]
-        return out if np.ndim(wanted) else out[0]
-
-    def __array__(self, dtype: Any = None, *, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self[:], dtype)
-
-
-def view(
-    first: NDArray[np.uint8], rows: Ints, second: NDArray[np.uint8] | None = None
-) -> NDArray[np.uint8]:
-    """Those rows of one array, or of two one after the other, read like an array; no copy."""
-    return cast(NDArray[np.uint8], Chosen(first, first[:0] if second is None else second, rows))
 
 
 def fold_of(bundle: DataBundle, config: TrialConfig) -> DataBundle:

@@ -1,7 +1,8 @@
 """Image sequences: the frames that precede the labelled image of a row. N images, F frames in all.
 
 A manifest names them in its column `frames`, in order of time, parted by semicolons. They are kept
-beside the images as uint8 (F, 3, S, S); those of image k are starts[k] to starts[k + 1].
+beside the images as uint8 (F, 3, S, S), in the order in which the images lie in their file: those
+of the image at place p are starts[p] to starts[p + 1].
 """
 
 from collections.abc import Sequence
@@ -9,15 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from trainables.data import decoding, images, ingest, known
-from trainables.data.entry import STAGING
+from trainables.data import images, ingest, known
 from trainables.data.listing import Listing, Row, several
 from trainables.data.parallel import Progress, in_threads
+from trainables.data.pixels import Ints, PixelFile
 
 REMEDY = "Restore them, or take them out of the column frames"
-Ints = NDArray[np.int64]
 
 
 def are_in(listing: Listing) -> bool:
@@ -85,16 +84,19 @@ def read(row: Row, path: Path) -> images.Pixels:
 
 
 def decode(
-    listing: Listing, size: int, folder: Path, progress: Progress | None
-) -> tuple[NDArray[np.uint8], Ints] | None:
-    """All frames (F, 3, S, S), staged on disk, and starts (N + 1,); None where there are none.
+    listing: Listing, order: Ints, size: int, path: Path, progress: Progress | None
+) -> Ints | None:
+    """Decode all frames into a file, as the images lie in theirs; where those of each start
+    (N + 1,), None where there are none.
 
     Raises one ValueError for all the frames that cannot be used.
     """
-    owned = _owned(listing.rows)
+    rows = [listing.rows[k] for k in order]
+    owned = _owned(rows)
     if not owned:
         return None
-    with (folder / f"frames{STAGING}").open("wb") as file:
+    into = PixelFile.create(path, len(owned), size)
+    with into.open() as file:
 
         def work(item: tuple[int, tuple[Row, Path]]) -> str:
             number, (row, path) = item
@@ -102,7 +104,7 @@ def decode(
                 pixels = images.planes(read(row, path), size)
             except images.Unreadable as error:
                 return f"{path.name} of {row.id} ({error})"
-            decoding.write(file.fileno(), pixels, number * pixels.nbytes)
+            into.put(file, pixels, number)
             return ""
 
         results = in_threads(work, list(enumerate(owned)), "decode frames", progress)
@@ -112,7 +114,4 @@ def decode(
             f"{len(bad)} of {len(owned)} frames of '{listing.name}' cannot be used: "
             f"{several(bad)}. {REMEDY}"
         )
-    shape = (len(owned), 3, size, size)
-    staged = np.memmap(folder / f"frames{STAGING}", np.uint8, "r", shape=shape)
-    counts = [len(row.frames) for row in listing.rows]
-    return staged, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return np.cumsum([0, *(len(row.frames) for row in rows)])

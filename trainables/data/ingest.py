@@ -4,7 +4,6 @@ Pixels never pile up: each image goes from its file to its place on disk.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from trainables.data.listing import (
     several,
 )
 from trainables.data.parallel import Progress
+from trainables.data.pixels import PixelFile
 from trainables.data.tables import BASIC_NAMES, CLASS_NAMES
 
 
@@ -30,12 +30,14 @@ def read_row(row: Row) -> images.Pixels:
     return images.read(images.content(row.path))
 
 
-def decode_all(listing: Listing, size: int, staging: Path, progress: Progress | None) -> Decoded:
-    """Decode every image into the raw (N, 3, S, S) file `staging`.
+def decode_all(
+    listing: Listing, places: splits.Ints, into: PixelFile, progress: Progress | None
+) -> Decoded:
+    """Decode every image into its place.
 
     Raises one ValueError for all the images that cannot be used.
     """
-    found = _decode(listing, size, staging, progress)
+    found = _decode(listing, places, into, progress)
     if found.faults:
         raise ValueError(
             f"{len(found.faults)} of {len(listing.rows)} images of '{listing.name}' cannot be "
@@ -45,9 +47,11 @@ def decode_all(listing: Listing, size: int, staging: Path, progress: Progress | 
     return found
 
 
-def _decode(listing: Listing, size: int, staging: Path, progress: Progress | None) -> Decoded:
+def _decode(
+    listing: Listing, places: splits.Ints, into: PixelFile, progress: Progress | None
+) -> Decoded:
     paths = [row.path for row in listing.rows]
-    return decoding.decode(paths, size, staging, "decode", progress)
+    return decoding.decode(paths, places, into, "decode", progress)
 
 
 def _told(listing: Listing, found: Decoded) -> list[str]:
@@ -55,12 +59,12 @@ def _told(listing: Listing, found: Decoded) -> list[str]:
     return [f"{listing.rows[k].id} ({fault})" for k, fault in sorted(found.faults.items())]
 
 
-def unlabelled(listing: Listing, size: int, staging: Path, progress: Progress | None) -> Content:
+def unlabelled(listing: Listing, into: PixelFile, progress: Progress | None) -> Content:
     """What the cache stores of images without labels: all of them training images.
 
     Those that cannot be read are left out and named in a note: a large folder has a few.
     """
-    found = _decode(listing, size, staging, progress)
+    found = _decode(listing, np.arange(len(listing.rows)), into, progress)
     bad, count = _told(listing, found), len(listing.rows)
     if len(bad) == count:
         raise ValueError(f"none of the {count} images can be read: {several(bad)}")

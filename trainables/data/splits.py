@@ -22,6 +22,13 @@ SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 _ORDER = ("val", "test", "train")  # train last: what fits nowhere else is at home there
 
 
+def ordered(splits: Sequence[str | None]) -> Ints:
+    """The images (N,) as they lie in a file: those of one split beside each other, as far as the
+    splits are known."""
+    ranks = {"train": 0, "val": 1, "test": 2}
+    return np.argsort([ranks.get(split or "", 3) for split in splits], kind="stable")
+
+
 def alike(digests: Sequence[str], hashes: Hashes, thumbs: Thumbs) -> tuple[Ints, Ints]:
     """(P, 2) pairs of the same content, and (Q, 2) pairs of other content that look alike."""
     near, content = near_pairs(hashes, thumbs), np.array(digests, np.str_)
