@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from small_data import draw
 
-from trainables.data import likeness
+from trainables.data import decoding, images, likeness
+from trainables.data.pixels import PixelFile
 
 
 def drawn(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -76,3 +78,26 @@ def test_of_very_many_images_copies_are_found_in_a_crowd(monkeypatch):
     assert found <= each_with_each(
         np.concatenate([hashes, copies[0]]), np.concatenate([thumbs, copies[1]])
     )
+
+
+@pytest.mark.parametrize(
+    ("shape", "then"),
+    [((256, 128), (64, 32)), ((250, 250), (125, 125)), ((255, 200), (255, 200)), ((64, 126), None)],
+)
+def test_an_image_is_halved_as_long_as_whole_pixels_come_out(shape, then):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    found = likeness.halved(image)
+    assert found.shape[:2] == (then or shape)
+    assert (found is image) == (found.shape == image.shape)
+
+
+def test_looks_do_not_depend_on_the_size_of_a_run(tmp_path):
+    paths = [draw(tmp_path / f"{side}.png", side, side) for side in (24, 96, 192, 384)]
+    found = []
+    for size in (32, 64, 112):
+        into = PixelFile.create(tmp_path / "images.npy", 4, size)
+        found.append(decoding.decode(paths, np.arange(4), into, "decode", None))
+    looks = [likeness.look(images.read(path.read_bytes())) for path in paths]
+    for decoded in found:
+        np.testing.assert_array_equal(decoded.hashes, [bits for bits, _ in looks])
+        np.testing.assert_array_equal(decoded.thumbs, [thumb for _, thumb in looks])

@@ -62,8 +62,9 @@ def _decode_some(files: Sequence[tuple[int, Path, int]], into: PixelFile) -> Dec
             square = images.square(image, size)
             planes[:] = square.transpose(2, 0, 1)
             into.put(file, planes, place)
-            if size != likeness.LOOK_PIXELS:  # a size must not move an image to another split
-                square = images.square(image, likeness.LOOK_PIXELS)
+            half = likeness.halved(image)  # a size must not move an image to another split
+            if size != likeness.LOOK_PIXELS or half is not image:
+                square = images.square(half, likeness.LOOK_PIXELS)
             greys[k], thumbs[k] = likeness.reduced(square)
     return Decoded(likeness.difference_hashes(greys), thumbs, faults)
 

@@ -28,8 +28,18 @@ _BLOCK = 1 << 14
 
 def look(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
     """Difference hashes (2,) and thumbnail (8, 8, 3) to know a (height, width, 3) image by."""
-    grey, thumb = reduced(square(image, LOOK_PIXELS))
+    grey, thumb = reduced(square(halved(image), LOOK_PIXELS))
     return difference_hashes(grey[None])[0], thumb
+
+
+def halved(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The image, halved as often as that leaves whole pixels and LOOK_PIXELS: several times as fast
+    as reducing a photograph by other factors."""
+    height, width = image.shape[:2]
+    while max(height, width) >= 2 * LOOK_PIXELS and not height % 2 and not width % 2:
+        height, width = height // 2, width // 2
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return image
 
 
 def reduced(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
