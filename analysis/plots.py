@@ -4,6 +4,7 @@ Every text of a user (names, ids, settings) passes `safe`: plotly reads a little
 """
 
 import html
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -20,6 +21,7 @@ STATUS = {"completed": BLUE, "stopped": GREY, "failed": RED}
 STATUS |= {"running": ORANGE, "unfinished": ORANGE}
 MOST = 2000  # points of a figure, beyond, the best and others by chance
 MOST_CURVES = 300
+MOST_TICKS = 9
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 
 
@@ -80,8 +82,23 @@ def styled(figure: go.Figure, title: str, x: str, y: str, height: int = 420) -> 
 
 
 def log_x(figure: go.Figure) -> None:
-    """A logarithmic axis with ticks at 1, 2 and 5, which stay readable where it is narrow."""
-    figure.update_xaxes(type="log", dtick="D2")
+    """A logarithmic axis, every tick with its whole number: at 1, 2 and 5 where these are few.
+
+    Plotly would call 20 a 2. What is drawn must be there already.
+    """
+    drawn = [value for trace in figure.data for value in trace.x if value > 0]
+    ticks = log_ticks(min(drawn, default=1.0), max(drawn, default=1.0))
+    text = [f"{tick:,.0f}" if tick >= 1 else f"{tick:.6g}" for tick in ticks]
+    figure.update_xaxes(type="log", tickvals=ticks, ticktext=text)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers from about `low` to about `high`, nine at the most."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    by = max(1, math.ceil((last - first + 1) / MOST_TICKS))  # powers of ten from tick to tick
+    steps = (1, 2, 5) if math.log10(high / low) <= 2 else (1,)
+    every = [step * 10.0**power for power in range(first, last + 1, by) for step in steps]
+    return [tick for tick in every if low / 2 < tick < 2 * high]
 
 
 def mark_trials(
