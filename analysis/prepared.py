@@ -20,11 +20,14 @@ def place_of(meta: Mapping[str, Any]) -> Path:
 
 
 def bundle_of(meta: Mapping[str, Any]) -> "DataBundle":
-    """The data. Raises ValueError where it is gone or has changed since."""
+    """The data. Raises ValueError where it is gone, damaged, or has changed since."""
     from trainables.data import cache
 
     path, wanted = place_of(meta), meta["data"].get("fingerprint")
-    bundle = cache.load(path)
+    try:
+        bundle = cache.load(path)
+    except (OSError, cache.CacheDamaged) as error:
+        raise ValueError(str(error)) from error
     if bundle.fingerprint != wanted:
         raise ValueError(
             f"the data at '{path}' has fingerprint {bundle.fingerprint}, the run was made on "

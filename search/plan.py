@@ -225,9 +225,9 @@ def _leave_out(space: Space, name: str, options: tuple[str, ...], why: str) -> S
 def choose_anchors(
     space: Space, tier: Tier, bundle: DataBundle, trials: int
 ) -> tuple[Anchors, list[str]]:
-    """The baseline and the defaults, both tried, then the defaults on other networks and the
-    space's own, for up to a quarter of the trials; a sentence where the baseline had to change,
-    and for each anchor left out.
+    """The baseline and the defaults, both tried, then the defaults on other networks and what is
+    left of a quarter of the trials for the space's own; a sentence where the baseline had to
+    change, and on what is left out.
 
     Raises ValueError when the first two cannot be built.
     """
@@ -254,8 +254,12 @@ def choose_anchors(
         for name in space.anchors
         if (lacks := lacking(space, name))
     ]
-    more = on_each_network(space) | first_tries(space)
-    return anchors + list(more.items())[: trials // 4], notes + left_out
+    more, most = list((on_each_network(space) | first_tries(space)).items()), trials // 4
+    if crowded_out := [name for name, _ in more[most:]]:
+        left_out.append(
+            f"no room, in a quarter of the trials, to begin with {several(crowded_out)}"
+        )
+    return anchors + more[:most], notes + left_out
 
 
 def combinations(space: Space) -> int:

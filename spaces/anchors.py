@@ -1,6 +1,6 @@
 """The configurations that are worth trying first: every network, and what the space names."""
 
-from spaces.space import Choice, Dimension, Space, Value
+from spaces.space import Choice, Dimension, Space, Value, is_met, needs_of
 
 
 def on_each_network(space: Space) -> dict[str, dict[str, Value]]:
@@ -12,8 +12,13 @@ def on_each_network(space: Space) -> dict[str, dict[str, Value]]:
     backbone = space.settings.get("backbone")
     if not isinstance(backbone, Choice):
         return {}
-    others = [option for option in backbone.options if option != backbone.default]
-    return {f"default on {option}": space.nearest({"backbone": option}) for option in others}
+    found = {}
+    for option in backbone.options:
+        flat = space.nearest({"backbone": option})
+        is_possible = flat.get("backbone") == option and is_met(needs_of(backbone, option), flat)
+        if is_possible and option != backbone.default:
+            found[f"default on {option}"] = flat
+    return found
 
 
 def first_tries(space: Space) -> dict[str, dict[str, Value]]:

@@ -219,7 +219,7 @@ def test_damage_is_seen_and_mended(prepared, tmp_path, name, harm):
 
 
 def test_a_large_file_is_checked_all_over(tmp_path):
-    path = tmp_path / "large"
+    path = tmp_path / "images.npy"
     path.write_bytes(bytes(2_000_000))
     whole = entry._checksum(path)
     for place in (0, 1_000_000, 1_999_999):
@@ -228,6 +228,17 @@ def test_a_large_file_is_checked_all_over(tmp_path):
             file.write(b"\1" * 40_000)
         assert entry._checksum(path) != whole
         path.write_bytes(bytes(2_000_000))
+
+
+def test_an_entry_of_an_earlier_version_says_so(prepared):
+    meta = json.loads((prepared / "meta.json").read_text())
+    (prepared / "images.npy").rename(prepared / "train_images.npy")
+    body = meta["body"]
+    body["files"]["train_images.npy"] = body["files"].pop("images.npy")
+    meta = {"sha256": entry.content_hash(body), "body": body}
+    (prepared / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(cache.CacheDamaged, match="an earlier version: prepare the data again"):
+        cache.load(prepared)
 
 
 def test_no_entry_is_not_damage(tmp_path):

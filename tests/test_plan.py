@@ -297,7 +297,10 @@ def test_the_defaults_on_every_other_network_come_before_the_anchors(bundle):
     loss = Choice(("cross_entropy", "focal"), "cross_entropy")
     roles, _ = anchors_of(bundle, 28, backbone=backbone, loss=loss)
     assert roles == ["baseline", "default", *on_others, "flat", "focal"]
-    assert anchors_of(bundle, 8, backbone=backbone)[0][2:] == on_others[:2]
+    roles, notes = anchors_of(bundle, 8, backbone=backbone, loss=loss)
+    assert roles[2:] == on_others[:2]
+    told = "no room, in a quarter of the trials, to begin with default on small_resnet, flat, focal"
+    assert notes == [told]
 
 
 def test_a_network_is_tried_with_all_else_at_its_default(bundle):
@@ -305,6 +308,16 @@ def test_a_network_is_tried_with_all_else_at_its_default(bundle):
     tries = on_each_network(space)
     assert tries == {"default on vit": {**space.defaults(), "backbone": "vit"}}
     assert on_each_network(space.fixed({"backbone": "vit"})) == {}
+
+
+def test_a_network_that_does_not_go_with_the_defaults_is_not_tried_with_them():
+    networks = Choice(("resnet", "vit"), "resnet", {"features": ("frozen",)})
+    features = Choice(("hog", "frozen"), "hog")
+    space = Space("mine", {"features": features, "backbone": networks})
+    assert on_each_network(space) == {}
+    assert show.anchor_table(space).row_count == 0
+    vit = Choice(("resnet", "vit"), "resnet", needs={"vit": {"features": ("frozen",)}})
+    assert on_each_network(Space("mine", {"features": features, "backbone": vit})) == {}
 
 
 def test_an_anchor_that_the_space_cannot_hold_is_named(bundle):

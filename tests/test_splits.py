@@ -222,3 +222,12 @@ def test_pairs_of_equal_content_are_not_told_again_as_alike():
 def test_what_is_not_sought_is_told():
     assert splits.unsought(splits.MOST_IMAGES) == []
     assert "Above 100,000 images not all pairs" in splits.unsought(100_001)[0]
+
+
+def test_known_splits_lie_beside_each_other_and_others_by_their_content():
+    marks = ["d", "c", "b", "a", "e", "f"]
+    given = ["test", "train", "val", "train", "train", "test"]
+    assert splits.ordered(given, marks).tolist() == [1, 3, 4, 2, 0, 5]
+    assert splits.ordered([None] * 6, marks).tolist() == [3, 2, 1, 0, 4, 5]
+    without_val = [None if split == "val" else split for split in given]
+    assert splits.ordered(without_val, marks).tolist() == [3, 1, 4, 0, 5, 2]  # train may be moved

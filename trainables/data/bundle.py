@@ -31,7 +31,7 @@ class Sequences:
 class Split:
     """The images of one split. The labels and AUs of a sealed split are all -1."""
 
-    images: NDArray[np.uint8]  # (N, 3, S, S); of a fold what is read like one (`folds.py`)
+    images: NDArray[np.uint8]  # (N, 3, S, S), or what is read like it (`pixels.py`)
     labels: NDArray[np.int64]  # (N,)
     aus: NDArray[np.int8]  # (N, A) in {1, 0, -1 unknown}
     ids: tuple[str, ...]

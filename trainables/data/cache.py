@@ -49,7 +49,7 @@ SMALLEST, LARGEST = 16, 1024  # pixels a side
 _MARGIN = 64 << 20  # bytes of disk to leave free
 
 
-CONTENT = 2  # part of the fingerprint: raise it when a change moves an image or alters its pixels
+CONTENT = 2  # part of the fingerprint: raise it when a change alters pixels or targets
 _PIECE = 16  # images that are copied at a time
 Built = tuple[Content, Ints, Ints | None]  # places of images in their file, starts of their frames
 
@@ -135,7 +135,7 @@ def _listing_plan(
     of_frames = record.with_stem(f"{record.stem}-frames")
     frame_digests = frames.digests(found.rows, of_frames, progress) if frames.are_in(found) else []
     joined = frames.shared(digests, frame_digests)
-    order = splits.ordered([row.split for row in found.rows])
+    order = splits.ordered([row.split for row in found.rows], digests)
 
     def build(folder: Path, progress: Progress | None) -> Built:
         places, into = np.argsort(order), PixelFile.create(folder / IMAGES, len(order), size)
@@ -186,7 +186,7 @@ def _faces_plan(source: str, size: int, policy: aus.Policy, progress: Progress |
                 progress("render", done, total)
 
         content = ingest.from_faces(spec, policy)
-        order = splits.ordered(content.splits)
+        order = splits.ordered(content.splits, content.ids)
         _save(folder / IMAGES, faces.render_all(spec, progress=report), order)
         return content, np.argsort(order), None
 
@@ -241,7 +241,7 @@ def _room(root: Path, plan: _Plan, size: int) -> None:
     free = shutil.disk_usage(root).free
     if need > free:
         raise OSError(
-            f"'{plan.name}' at {size} px needs {need / 2**30:.1f} GiB of disk while it is built, "
+            f"'{plan.name}' at {size} px needs {need / 2**30:.1f} GiB of disk, "
             f"'{root}' has {free / 2**30:.1f}: make room, set XDG_CACHE_HOME, or lower the size",
         )
 

@@ -45,6 +45,8 @@ def load(path: Path) -> DataBundle:
     meta = _meta(path)
     for name, stamp in meta["files"].items():
         _verify(path / name, stamp, is_sealed=name in _SEALED)
+    if IMAGES not in meta["files"]:
+        raise CacheDamaged(f"'{path}' was written by an earlier version: prepare the data again")
     ids = json.loads((path / "ids.json").read_text())
     parts = {split: _split(path, split, ids[split], len(meta["au_names"])) for split in ids}
     components = meta["components"]
@@ -138,7 +140,10 @@ def _sequences(path: Path, split: str, count: int) -> Sequences | None:
 
 
 def _split(path: Path, split: str, ids: list[str], au_count: int) -> Split:
-    images = mapped(path / IMAGES, np.load(path / f"{split}_rows.npy", allow_pickle=False))
+    rows = np.load(path / f"{split}_rows.npy", allow_pickle=False)
+    if len(rows) != len(ids):
+        raise CacheDamaged(f"'{path}': the images of {split} are not those of its names")
+    images = mapped(path / IMAGES, rows)
     sequences = _sequences(path, split, len(ids))
     if split == "test":
         labels = np.full(len(ids), -1, np.int64)
@@ -155,7 +160,7 @@ def _split(path: Path, split: str, ids: list[str], au_count: int) -> Split:
         sequences,
         groups=groups,
     )
-    if not len(images) == len(part.labels) == len(part.aus) == len(groups) == len(ids):
+    if not len(part.labels) == len(part.aus) == len(groups) == len(ids):
         raise CacheDamaged(f"'{path}': the arrays of {split} differ in length")
     return part
 
@@ -192,9 +197,9 @@ def _verify(path: Path, stamp: Mapping[str, Any], *, is_sealed: bool) -> None:
 
 
 def _checksum(path: Path) -> str:
-    """Of a small file, all of it; of a large one, blocks all over it, so that opening is quick."""
+    """Of all of a file; of pixels, blocks all over them, so that opening is quick."""
     size = path.stat().st_size
-    if size <= _BLOCKS * _BLOCK:
+    if path.name not in (IMAGES, FRAMES) or size <= _BLOCKS * _BLOCK:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     total = hashlib.sha256()
     with path.open("rb") as file:

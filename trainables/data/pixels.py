@@ -97,6 +97,8 @@ class Chosen:
         wanted = self.rows[key]
         rows, border = np.atleast_1d(wanted), self.first.shape[0]
         is_first = rows < border
+        if is_first.all() and np.ndim(wanted):
+            return np.asarray(self.first[rows, *rest])  # indices copy
         one = self.first[rows[is_first], *rest]
         out = np.empty((len(rows), *one.shape[1:]), np.uint8)
         out[is_first] = one

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.likeness import BANDS, MOST_IMAGES, REACH, Hashes, Thumbs, near_pairs
+from trainables.data.listing import SPLITS
 
 Ints = NDArray[np.int64]
 
@@ -22,11 +23,14 @@ SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 _ORDER = ("val", "test", "train")  # train last: what fits nowhere else is at home there
 
 
-def ordered(splits: Sequence[str | None]) -> Ints:
+def ordered(splits: Sequence[str | None], digests: Sequence[str]) -> Ints:
     """The images (N,) as they lie in a file: those of one split beside each other, as far as the
-    splits are known."""
-    ranks = {"train": 0, "val": 1, "test": 2}
-    return np.argsort([ranks.get(split or "", 3) for split in splits], kind="stable")
+    splits are known. Those that may yet be moved lie by their content: by their order in a listing
+    a place could tell the label of a test image."""
+    moved = {None} if {*SPLITS} <= {*splits} else {None, "train"}  # see `assign`
+    ranks = [len(SPLITS) if split is None else SPLITS.index(split) for split in splits]
+    marks = [mark if split in moved else "" for split, mark in zip(splits, digests, strict=True)]
+    return np.lexsort((np.array(marks, np.str_), ranks))
 
 
 def alike(digests: Sequence[str], hashes: Hashes, thumbs: Thumbs) -> tuple[Ints, Ints]:

@@ -18,13 +18,14 @@ from trainables import metrics
 from trainables.data.bundle import DataBundle, Split
 from trainables.features import judges
 from trainables.generation.agreement import can_be_learned, classifier
-from trainables.generation.looks import Floats, fit_looks
+from trainables.generation.looks import Floats, Looks, fit_looks
 from trainables.generation.synthetic_set import SyntheticSet
 from trainables.pretraining.exclusion import Fingerprints, alike, fingerprints
 from trainables.synthetic import additional, draw_rows
 
 Ints = NDArray[np.int64]
 Judgement = dict[str, Any]
+MIRRORED = 1024  # images at a time
 SEEDS = 5  # draws of the images that are added
 SCORES = ("accuracy", "macro_f1", "macro_f1_all", "uar")
 
@@ -46,12 +47,12 @@ def judge(
 ) -> Judgement:
     """Everything that is said of a set, as JSON. NaN is None."""
     progress("looks")
-    train, looks = fit_looks(np.asarray(bundle.train.images))
+    train, looks = fit_looks(bundle.train.images)
     val, fake = looks(bundle.val.images), looks(made.images)
     seen = Seen(train, val, fake, bundle.train, bundle.val, made)
     stages: dict[str, Callable[[], Judgement]] = {
         "likeness": lambda: likeness(seen),
-        "memorisation": lambda: memorised(seen, looks(bundle.train.images[..., ::-1])),
+        "memorisation": lambda: memorised(seen, mirrored_looks(bundle.train.images, looks)),
         "probe": lambda: probes(seen, bundle.class_names),
         "action_units": lambda: au_agreement(seen, bundle.au_names),
         "classification": lambda: classification(seen, bundle),
@@ -76,6 +77,12 @@ def likeness(seen: Seen) -> Judgement:
         "density_of_training_images": usual[0],
         "coverage_of_training_images": usual[1],
     }
+
+
+def mirrored_looks(images: NDArray[np.uint8], looks: Looks) -> Floats:
+    """Those of the mirror images, made a few at a time: all may not fit into memory."""
+    starts = range(0, len(images), MIRRORED)
+    return np.concatenate([looks(images[k : k + MIRRORED][..., ::-1]) for k in starts])
 
 
 def memorised(seen: Seen, mirrored: Floats) -> Judgement:
