@@ -1,6 +1,7 @@
 """Proposals from a Gaussian process over configuration and training length (`surrogate.py`).
 
-Expected improvement at full training, among random points and changes of the best. A decision is a
+New points are the likeliest to reach a goal, of random ones and changes of the best; what would be
+but another seed of a known configuration is no new point. A decision is a
 pure function of what was told and of its seed: the parameters are fitted anew each time, from the
 same start, on a subset that does not depend on the order of arrival. From CROWD running trials on
 one belief serves several decisions, as each of them would see hardly more than the one before. What
@@ -29,7 +30,8 @@ FIT_POINTS, KNOWN_POINTS = 120, 400  # most observations fitted to, and conditio
 SHAKE = 0.3  # of the length scales' logarithms: parallel proposals then differ
 POOL, CHANGED, KEPT, ROUNDS = 200, 80, 8, 3  # candidates
 RANDOM_SHARE = 0.1  # of decisions that the model does not take: a check on what it believes
-GOALS = 1.0, 4.0  # improvements aimed at, 10^-u of the spread of what is known
+GOALS = 0.5, 2.5  # improvements aimed at, 10^-u of the spread of what is known
+FAR = 1e3  # standard deviations: what another seed of a known configuration is put back by
 SHORTLIST = 64  # of those that wait at a rung, how many are weighed
 MOST_RUNNING = 1000  # trials that are seen to run
 FANTASIES = 200  # of these, how many are taken to end as expected: the best
@@ -230,8 +232,9 @@ class FidelityModel:
         pool = self._pool(belief, rng, seed)
         gap = self._gaps([horizon])
         for round_ in range(ROUNDS):
-            mean, sd = belief.posterior.predict(self.encoder.features(pool), gap=gap)
-            chances = (mean - goal) / sd
+            x = self.encoder.features(pool)
+            mean, sd = belief.posterior.predict(x, gap=gap)
+            chances = (mean - goal) / sd - FAR * ~belief.posterior.are_new(x)
             order = np.argsort(-chances, kind="stable")[:KEPT]
             pool = pool[order]
             if round_ < ROUNDS - 1:
@@ -287,6 +290,9 @@ class FidelityModel:
         x = np.vstack([self._features(waiting), self.encoder.features(pool)])
         trials = np.concatenate([waiting, np.full(len(pool), -1)])
         lines = Lines(belief.posterior, x, trials, room=n)
+        away = FAR * np.concatenate(
+            [np.zeros(len(waiting)), ~belief.posterior.are_new(x[len(waiting) :])]
+        )
         starts = np.concatenate([epochs, np.zeros(len(pool))])
         is_left, choices = np.ones(len(x), dtype=bool), list[str | Array]()
         for goal, horizon in zip(goals, horizons, strict=True):
@@ -294,7 +300,7 @@ class FidelityModel:
                 choices.append(self._believed(1, int(rng.integers(2**31)))[0])
                 continue
             mean, sd = lines.at(self._gaps(starts + horizon))
-            best = int(np.argmax(np.where(is_left, (mean - goal) / sd, -math.inf)))
+            best = int(np.argmax(np.where(is_left, (mean - goal) / sd - away, -math.inf)))
             is_left[best] = False
             lines.believe(best)
             choices.append(names[best] if best < len(names) else pool[best - len(names)])
@@ -307,8 +313,9 @@ class FidelityModel:
         """Candidates among which each goal at its horizon finds a good one."""
         pool, gaps = self._pool(belief, rng, seed), self._gaps(horizons)[:, None]
         for _ in range(ROUNDS - 1):
-            mean, sd = Lines(belief.posterior, self.encoder.features(pool)).at(gaps)
-            chances = (mean - np.array(goals)[:, None]) / sd
+            x = self.encoder.features(pool)
+            mean, sd = Lines(belief.posterior, x).at(gaps)
+            chances = (mean - np.array(goals)[:, None]) / sd - FAR * ~belief.posterior.are_new(x)
             best = pool[np.unique(np.argsort(-chances, axis=1, kind="stable")[:, :KEPT])]
             pool = np.vstack([best, self._changed(best, CHANGED + KEPT * len(goals), rng)])
         return pool

@@ -149,6 +149,12 @@ class Posterior:
         variance = f + e + gap * gap * (g + c + d) - (half * half).sum(0)
         return cross @ self.weights, np.sqrt(np.maximum(variance, 1e-9))
 
+    def are_new(self, x: Array) -> NDArray[np.bool_]:
+        """Which points (N, F) may differ by their settings from every trial that is known, by more
+        than trials do beyond their settings (one standard deviation of each)."""
+        f, e, *_ = self.variances
+        return np.asarray(2 * f * (1 - _matern(x / self.widths, self.x).max(1)) >= e)
+
 
 class Lines:
     """What is believed of N points at any gap, which both mean and covariance are linear in.

@@ -82,6 +82,27 @@ def test_a_posterior_is_that_of_the_textbook():
         assert told[1] == pytest.approx([sd])
 
 
+def test_a_point_that_settings_cannot_tell_from_a_known_trial_is_not_new():
+    points = Points(np.array([[0.0, 0.0], [1.0, 1.0]]), np.arange(2), np.zeros(2))
+    sizes = np.log([1.0, 0.1, 0.5, 0.5, 0.15, 0.03])  # trials differ by 0.1 beyond their settings
+    posterior = Posterior(points, np.zeros(2), Theta(np.zeros(2), sizes), np.array([0, 1]))
+    # Matern 5/2 near 0 is 1 - 5/6 (distance / length scale)^2: 0.1 apart from about 0.078 on
+    x = np.array([[0.0, 0.0], [0.07, 0.0], [0.09, 0.0], [1.0, 0.95], [0.5, 0.5]])
+    assert posterior.are_new(x).tolist() == [False, False, True, False, True]
+
+
+@pytest.mark.parametrize("running", [1, 4 * SHARE])
+def test_nothing_is_proposed_that_is_known_already(running):
+    model, _ = crowded(running)
+    belief = model._belief(np.random.default_rng(0))
+    model._batch = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        goal = belief.goal(rng)
+        point, _ = model._climb(belief, goal, 3.0, rng, seed)
+        assert belief.posterior.are_new(model.encoder.features(point[None])).all()
+
+
 def believed(n=7, seed=2):
     """Two features, trials 0 to 3, at gaps by chance."""
     rng = np.random.default_rng(seed)
