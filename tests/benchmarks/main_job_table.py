@@ -7,6 +7,7 @@ from typing import Any
 
 Record = dict[str, Any]
 Rows = Sequence[Record]
+TIMES = (30, 45, 60, 90, 120, 180, 240, 360)  # seconds
 AIMS = {"stock": 1 / 2, "reused": 1 / 2, "random": 1 / 3}  # peer -> share of its time
 
 
@@ -84,7 +85,39 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
                 "median": middle([p["ratio"] for p in pairs]),
                 "median_without_start": middle([p["ratio_without_start"] for p in pairs]),
             }
-    return {"runs": [_run(of[k]) for k in sorted(of)], "peers": peers}
+    return {"runs": [_run(of[k]) for k in sorted(of)], "peers": peers, "anytime": anytime(records)}
+
+
+def so_far(records: Sequence[Record], seconds: float) -> float:
+    """The mean over runs of the best score until then, 0 where there was none."""
+    tops = [best([row for row in r["rows"] if row["t"] <= seconds]) for r in records]
+    return statistics.fmean(max(0.0, top) for top in tops)
+
+
+def anytime(records: Sequence[Record]) -> dict[str, Any]:
+    """By method, over the seeds that all have: mean best so far at times, and when it is there
+    that the mean of each method ends with."""
+    seeds: dict[str, dict[int, Record]] = {}
+    for record in records:
+        seeds.setdefault(record["method"], {})[record["seed"]] = record
+    common = sorted(set.intersection(*map(set, seeds.values()))) if seeds else []
+    runs = {method: [own[seed] for seed in common] for method, own in seeds.items()}
+    curves = {
+        method: [(t, so_far(own, t)) for t in sorted(row["t"] for r in own for row in r["rows"])]
+        for method, own in runs.items()
+    }
+    ends = {method: curve[-1][1] for method, curve in curves.items() if curve}
+    return {
+        "seeds": common,
+        "at": {method: {t: so_far(own, t) for t in TIMES} for method, own in runs.items()},
+        "end": ends,
+        "reached": {
+            method: {
+                goal: next((t for t, y in curve if y >= end), None) for goal, end in ends.items()
+            }
+            for method, curve in curves.items()
+        },
+    }
 
 
 def _run(record: Record) -> Record:
@@ -113,7 +146,24 @@ def markdown(tables: dict[str, Any]) -> str:
     for name, peer in tables["peers"].items():
         lines += ["", f"**ours against {name}**: seconds until ours has the best score of {name}"]
         lines += ["", *_pairs(name, peer)]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_anytime(tables["anytime"])])
+
+
+def _anytime(found: dict[str, Any]) -> list[str]:
+    goals = list(found["end"])
+    lines = [
+        f"**the best so far**, mean over {len(found['seeds'])} seeds, at seconds; and when it is "
+        "what the mean of each ends with",
+        "",
+        f"| run | {' | '.join(map(str, TIMES))} | {' | '.join(f'end of {g}' for g in goals)} |",
+        "|--" * (1 + len(TIMES) + len(goals)) + "|",
+    ]
+    for method, scores in found["at"].items():
+        times = [found["reached"].get(method, {}).get(goal) for goal in goals]
+        cells = [f"{scores[t]:.3f}" for t in TIMES]
+        cells += ["never" if t is None else f"{t:.0f} s" for t in times]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
 
 
 def _pairs(name: str, peer: Record) -> list[str]:
