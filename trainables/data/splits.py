@@ -30,7 +30,7 @@ def ordered(splits: Sequence[str | None], digests: Sequence[str]) -> Ints:
     moved = {None} if {*SPLITS} <= {*splits} else {None, "train"}  # see `assign`
     ranks = [len(SPLITS) if split is None else SPLITS.index(split) for split in splits]
     marks = [mark if split in moved else "" for split, mark in zip(splits, digests, strict=True)]
-    return np.lexsort((np.array(marks, np.str_), ranks))
+    return np.array(sorted(range(len(ranks)), key=lambda k: (ranks[k], marks[k])), np.int64)
 
 
 def alike(digests: Sequence[str], hashes: Hashes, thumbs: Thumbs) -> tuple[Ints, Ints]:
