@@ -1,11 +1,11 @@
 """Proposals from a Gaussian process over configuration and training length (`surrogate.py`).
 
 New points are the likeliest to reach a goal, of random ones and changes of the best; what would be
-but another seed of a known configuration is no new point. A decision is a
-pure function of what was told and of its seed: the parameters are fitted anew each time, from the
-same start, on a subset that does not depend on the order of arrival. From CROWD running trials on
-one belief serves several decisions, as each of them would see hardly more than the one before. What
-a decision costs does not grow with the trials: all that it reads is kept in order as it arrives.
+but another seed of a known configuration comes after those that are not. A decision is a pure
+function of what was told and of its seed: the parameters are fitted anew each time, from the same
+start, on a subset that does not depend on the order of arrival. From CROWD running trials on one
+belief serves several decisions, as each of them would see hardly more than the one before. What a
+decision costs does not grow with the trials: all that it reads is kept in order as it arrives.
 """
 
 import math
@@ -46,6 +46,12 @@ class Belief:
     top: Array  # (KEPT, P) the points that are expected to end best
     best: float  # the highest value expected
     spread: float  # of the values expected
+
+    def put_back(self, x: Array) -> Array:
+        """By how many standard deviations points (N, F) come later: those that are not new. Where
+        none is (few dimensions whose settings explain little), nothing is to be chosen by that."""
+        is_new = self.posterior.are_new(x)
+        return FAR * (~is_new & is_new.any())
 
     def goal(self, rng: np.random.Generator) -> float:
         """A value to be reached."""
@@ -234,8 +240,8 @@ class FidelityModel:
         for round_ in range(ROUNDS):
             x = self.encoder.features(pool)
             mean, sd = belief.posterior.predict(x, gap=gap)
-            chances = (mean - goal) / sd - FAR * ~belief.posterior.are_new(x)
-            order = np.argsort(-chances, kind="stable")[:KEPT]
+            chances = (mean - goal) / sd
+            order = np.argsort(belief.put_back(x) - chances, kind="stable")[:KEPT]
             pool = pool[order]
             if round_ < ROUNDS - 1:
                 pool = np.vstack([pool, self._changed(pool, CHANGED, rng)])
@@ -290,9 +296,7 @@ class FidelityModel:
         x = np.vstack([self._features(waiting), self.encoder.features(pool)])
         trials = np.concatenate([waiting, np.full(len(pool), -1)])
         lines = Lines(belief.posterior, x, trials, room=n)
-        away = FAR * np.concatenate(
-            [np.zeros(len(waiting)), ~belief.posterior.are_new(x[len(waiting) :])]
-        )
+        away = np.concatenate([np.zeros(len(waiting)), belief.put_back(x[len(waiting) :])])
         starts = np.concatenate([epochs, np.zeros(len(pool))])
         is_left, choices = np.ones(len(x), dtype=bool), list[str | Array]()
         for goal, horizon in zip(goals, horizons, strict=True):
@@ -302,6 +306,8 @@ class FidelityModel:
             mean, sd = lines.at(self._gaps(starts + horizon))
             best = int(np.argmax(np.where(is_left, (mean - goal) / sd - away, -math.inf)))
             is_left[best] = False
+            if best >= len(waiting):  # the pool may hold a point twice
+                is_left[len(waiting) :] &= (x[len(waiting) :] != x[best]).any(1)
             lines.believe(best)
             choices.append(names[best] if best < len(names) else pool[best - len(names)])
         return choices
@@ -315,7 +321,7 @@ class FidelityModel:
         for _ in range(ROUNDS - 1):
             x = self.encoder.features(pool)
             mean, sd = Lines(belief.posterior, x).at(gaps)
-            chances = (mean - np.array(goals)[:, None]) / sd - FAR * ~belief.posterior.are_new(x)
+            chances = (mean - np.array(goals)[:, None]) / sd - belief.put_back(x)
             best = pool[np.unique(np.argsort(-chances, axis=1, kind="stable")[:, :KEPT])]
             pool = np.vstack([best, self._changed(best, CHANGED + KEPT * len(goals), rng)])
         return pool

@@ -150,8 +150,8 @@ class Posterior:
         return cross @ self.weights, np.sqrt(np.maximum(variance, 1e-9))
 
     def are_new(self, x: Array) -> NDArray[np.bool_]:
-        """Which points (N, F) may differ by their settings from every trial that is known, by more
-        than trials do beyond their settings (one standard deviation of each)."""
+        """Which points (N, F) may differ by their settings from every trial believed in: the
+        variance of that difference is that of a trial beyond its settings, or more."""
         f, e, *_ = self.variances
         return np.asarray(2 * f * (1 - _matern(x / self.widths, self.x).max(1)) >= e)
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from toy import EPOCHS, SPACE, quality, start
 
+from search import mfgp
 from search.encoding import Encoder
-from search.mfgp import CROWD, SHARE, FidelityModel
+from search.mfgp import CROWD, SHARE, Belief, FidelityModel
 from search.observed import Known
 from search.problems import PROBLEMS
 from search.samplers import SAMPLERS
@@ -91,16 +92,37 @@ def test_a_point_that_settings_cannot_tell_from_a_known_trial_is_not_new():
     assert posterior.are_new(x).tolist() == [False, False, True, False, True]
 
 
-@pytest.mark.parametrize("running", [1, 4 * SHARE])
-def test_nothing_is_proposed_that_is_known_already(running):
-    model, _ = crowded(running)
+def test_nothing_is_proposed_that_is_known_already():
+    model, _ = crowded(running=1)
     belief = model._belief(np.random.default_rng(0))
-    model._batch = []
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        goal = belief.goal(rng)
-        point, _ = model._climb(belief, goal, 3.0, rng, seed)
+        point, _ = model._climb(belief, belief.goal(rng), 3.0, rng, seed)
         assert belief.posterior.are_new(model.encoder.features(point[None])).all()
+
+
+def test_a_batch_proposes_nothing_that_is_known_already_and_nothing_twice(monkeypatch):
+    monkeypatch.setattr(mfgp, "RANDOM_SHARE", 0.0)
+    model, _ = crowded(running=4 * SHARE)
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        belief = model._belief(np.random.default_rng(seed))  # that of the batch
+        x = model.encoder.features(np.array(model._decide({}, rng, seed)))
+        assert belief.posterior.are_new(x).all()
+        assert len(np.unique(x, axis=0)) == len(x) == 8
+
+
+def test_where_nothing_is_new_it_does_not_matter_that_nothing_is():
+    points = Points(np.array([[0.0], [0.5], [1.0]]), np.arange(3), np.zeros(3))
+    sizes = np.log([0.5, 0.9, 0.5, 0.5, 0.15, 0.03])  # settings explain less than chance
+    posterior = Posterior(points, np.zeros(3), Theta(np.zeros(1), sizes), np.array([0]))
+    belief = Belief(posterior, points.x, 0.0, 1.0)
+    x = np.linspace(0, 1, 50)[:, None]
+    assert not posterior.are_new(x).any()
+    assert not belief.put_back(x).any()
+    known = Belief(Posterior(points, np.zeros(3), Theta(np.zeros(1), np.log([1.0, 0.1, 0.5, 0.5,
+                   0.15, 0.03])), np.array([0])), points.x, 0.0, 1.0)  # fmt: skip
+    assert known.put_back(np.array([[0.5], [0.25]])).tolist() == [mfgp.FAR, 0]
 
 
 def believed(n=7, seed=2):

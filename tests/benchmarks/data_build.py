@@ -138,7 +138,10 @@ def entry_of(folder: Path, count: int, size: int) -> Path:
         au_names=(),
         groups=np.arange(count),
     )
-    order, into = splits.ordered(content.splits), PixelFile.create(path / entry.IMAGES, count, size)
+    order, into = (
+        splits.ordered(content.splits, [""] * count),
+        PixelFile.create(path / entry.IMAGES, count, size),
+    )
     with into.open() as file:
         for start in range(0, count, 4096):
             shape = (min(4096, count - start), 3, size, size)

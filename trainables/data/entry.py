@@ -46,7 +46,10 @@ def load(path: Path) -> DataBundle:
     for name, stamp in meta["files"].items():
         _verify(path / name, stamp, is_sealed=name in _SEALED)
     if IMAGES not in meta["files"]:
-        raise CacheDamaged(f"'{path}' was written by an earlier version: prepare the data again")
+        raise CacheDamaged(
+            f"'{path}' was written by an earlier version: prepare the data "
+            "again; runs made on it want the version that made them"
+        )
     ids = json.loads((path / "ids.json").read_text())
     parts = {split: _split(path, split, ids[split], len(meta["au_names"])) for split in ids}
     components = meta["components"]
