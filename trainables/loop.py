@@ -82,7 +82,7 @@ class Objective:
         share = len(batch.images) / len(whole.images)
         if out.au_logits is not None:
             known = (whole.aus >= 0).any(1).sum().clamp_min(1)  # images without labels do not count
-            value = self.au(out.au_logits, own.aus).sum() / (share * known)
+            value = self.au(out.au_logits, own.aus).sum() / known / share
             yield "au_loss", self.au_weight, value
         if self.prior is not None and out.au_logits is not None:
             each = self.prior(out.logits, out.au_logits, own.targets, own.aus)
@@ -90,7 +90,7 @@ class Objective:
         if self.region_weight and out.au_maps is not None and own.regions is not None:
             of_own, of_all = ((b.aus > 0.5).sum().clamp_min(1) for b in (own, whole))
             mean = region_loss(out.au_maps, own.regions, own.aus)
-            yield "region_loss", self.region_weight, (of_own / (share * of_all)) * mean
+            yield "region_loss", self.region_weight, mean * of_own / of_all / share
 
 
 def train_epoch(

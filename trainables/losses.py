@@ -197,10 +197,11 @@ def region_loss(maps: Tensor, regions: Tensor, targets: Tensor) -> Tensor:
     """
     if regions.shape[-2:] != maps.shape[-2:]:
         regions = functional.adaptive_avg_pool2d(regions, (maps.shape[-2], maps.shape[-1]))
+    kind = torch.promote_types(maps.dtype, torch.float32)  # never less; double precision stays
     cost = functional.binary_cross_entropy_with_logits(
-        maps.float(), regions.float(), reduction="none"
+        maps.to(kind), regions.to(kind), reduction="none"
     ).mean((2, 3))
-    present = (targets > 0.5).float()
+    present = (targets > 0.5).to(kind)
     return (present * cost).sum() / present.sum().clamp_min(1)
 
 
