@@ -3,6 +3,7 @@
 import multiprocessing
 import shutil
 from collections.abc import Iterator
+from itertools import chain
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,9 @@ def measure(folder: Path, count: int, processes: int) -> list[Row]:
 
 
 def _row(path: Path, pids: list[int], number: int, before: float) -> Row:
-    held = [dict(_mapped(pid, path)) for pid in pids]
+    held = list(chain.from_iterable(_mapped(pid, path) for pid in pids))
     size = cache.load(path).train.images.nbytes / 2**20
-    pss, rss = (sum(each.get(name, 0.0) for each in held) for name in ("Pss", "Rss"))
+    pss, rss = (sum(value for kind, value in held if kind == name) for name in ("Pss", "Rss"))
     return {
         "processes with the data": number,
         "training pixels MiB": size,
@@ -72,7 +73,7 @@ def _rolled_up(pid: int) -> float:
 
 
 def _mapped(pid: int, folder: Path) -> Iterator[tuple[str, float]]:
-    """MiB of the training pixels' map."""
+    """MiB of each map of the pixels: a process has one for every split."""
     is_ours = False
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         name, *rest = line.split()
