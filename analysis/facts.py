@@ -62,10 +62,11 @@ def classes(findings: Findings, calls: Calls) -> dict[str, Any]:
     """Recall with its interval per class, for each of those that are compared; the majority's."""
     board, rows = findings.board, []
     majority = _majority_class(findings)
+    called = [probs.argmax(1) for probs, _ in calls.values()]
     for k, name in enumerate(board.class_names):
         counted = int(board.support[k])
         right = board.votes.labels == k
-        cells = [share(int(((p.argmax(1) == k) & right).sum()), counted) for p, _ in calls.values()]
+        cells = [share(int(((own == k) & right).sum()), counted) for own in called]
         if majority is not None:
             cells.append(f"{float(k == majority):.2f}" if counted else "–")
         rows.append(

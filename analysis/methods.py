@@ -21,7 +21,8 @@ LIBRARY = 50  # selection sees the best so many (methods.md 2.15): a larger libr
 LADDER = (1, 2, 3, 5, 10, 20, 50)  # numbers of members that are tried
 PLAIN = 10  # members of the plain average that everything else has to beat
 STACK = 5  # members that stacking reads: it has m K² coefficients
-STACK_CLASSES = 50  # with more there are more coefficients than anybody has validation images
+# With more, stacking has more coefficients than there are images, and CMA-ES took most of a report.
+FEW_CLASSES = 50
 SHIFTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # strengths of the logit adjustment
 
 
@@ -107,9 +108,8 @@ def methods(pool: Pool) -> list[Method]:
     if (np.bincount(pool.groups) > 1).any():
         names.append(("average of seeds", most))
     ten = min(most, PLAIN)
-    names.append(("CMA-ES", ten))
-    if pool.library.classes <= STACK_CLASSES:
-        names.append(("stacking", min(most, STACK)))
+    if pool.library.classes <= FEW_CLASSES:
+        names += [("CMA-ES", ten), ("stacking", min(most, STACK))]
     if pool.library.goal.name != "accuracy":
         names += [("average, adjusted", ten), ("greedy, adjusted", ten)]
     return names
