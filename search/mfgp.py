@@ -51,7 +51,7 @@ class Belief:
         """By how many standard deviations points (N, F) come later: those that are not new. Where
         none is (few dimensions whose settings explain little), nothing is to be chosen by that."""
         is_new = self.posterior.are_new(x)
-        return FAR * (~is_new & is_new.any())
+        return np.where(is_new | ~is_new.any(), 0.0, FAR)
 
     def goal(self, rng: np.random.Generator) -> float:
         """A value to be reached."""
