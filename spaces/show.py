@@ -44,9 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     console = Console()
     console.print(space_table(space, console.width))
-    if space.anchors or on_each_network(space):
+    if (first := anchor_table(space)).row_count:
         console.print()
-        console.print(anchor_table(space))
+        console.print(first)
 
 
 def as_json(space: Space) -> dict[str, object]:

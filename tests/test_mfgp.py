@@ -112,16 +112,19 @@ def test_a_batch_proposes_nothing_that_is_known_already_and_nothing_twice(monkey
         assert len(np.unique(x, axis=0)) == len(x) == 8
 
 
-def test_where_nothing_is_new_it_does_not_matter_that_nothing_is():
+def belief_of(f, e):
+    """What is believed of three points, when settings and trials differ so much."""
     points = Points(np.array([[0.0], [0.5], [1.0]]), np.arange(3), np.zeros(3))
-    sizes = np.log([0.5, 0.9, 0.5, 0.5, 0.15, 0.03])  # settings explain less than chance
-    posterior = Posterior(points, np.zeros(3), Theta(np.zeros(1), sizes), np.array([0]))
-    belief = Belief(posterior, points.x, 0.0, 1.0)
+    theta = Theta(np.zeros(1), np.log([f, e, 0.5, 0.5, 0.15, 0.03]))
+    return Belief(Posterior(points, np.zeros(3), theta, np.array([0])), points.x, 0.0, 1.0)
+
+
+def test_where_nothing_is_new_it_does_not_matter_that_nothing_is():
+    belief = belief_of(0.5, 0.9)  # settings explain less than chance
     x = np.linspace(0, 1, 50)[:, None]
-    assert not posterior.are_new(x).any()
+    assert not belief.posterior.are_new(x).any()
     assert not belief.put_back(x).any()
-    known = Belief(Posterior(points, np.zeros(3), Theta(np.zeros(1), np.log([1.0, 0.1, 0.5, 0.5,
-                   0.15, 0.03])), np.array([0])), points.x, 0.0, 1.0)  # fmt: skip
+    known = belief_of(1.0, 0.1)
     assert known.put_back(np.array([[0.5], [0.25]])).tolist() == [mfgp.FAR, 0]
 
 

@@ -106,7 +106,7 @@ def opening(folder: Path, count: int) -> Row:
         [sys.executable, "-c", OPEN, str(path)], check=True, capture_output=True, text=True
     )
     found = json.loads(said.stdout)
-    pixels = sum(file.stat().st_size for file in path.glob("images.npy"))
+    pixels = (path / "images.npy").stat().st_size
     shutil.rmtree(path)
     return {
         "images": count,
@@ -138,10 +138,8 @@ def entry_of(folder: Path, count: int, size: int) -> Path:
         au_names=(),
         groups=np.arange(count),
     )
-    order, into = (
-        splits.ordered(content.splits, [""] * count),
-        PixelFile.create(path / entry.IMAGES, count, size),
-    )
+    order = splits.ordered(content.splits, [""] * count)
+    into = PixelFile.create(path / entry.IMAGES, count, size)
     with into.open() as file:
         for start in range(0, count, 4096):
             shape = (min(4096, count - start), 3, size, size)

@@ -85,7 +85,7 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
                 "median": middle([p["ratio"] for p in pairs]),
                 "median_without_start": middle([p["ratio_without_start"] for p in pairs]),
             }
-    return {"runs": [_run(of[k]) for k in sorted(of)], "peers": peers, "anytime": anytime(records)}
+    return {"runs": [_run(of[k]) for k in sorted(of)], "peers": peers, "anytime": anytime(of)}
 
 
 def so_far(records: Sequence[Record], seconds: float) -> float:
@@ -94,30 +94,29 @@ def so_far(records: Sequence[Record], seconds: float) -> float:
     return statistics.fmean(max(0.0, top) for top in tops)
 
 
-def anytime(records: Sequence[Record]) -> dict[str, Any]:
+def anytime(of: dict[tuple[str, int], Record]) -> dict[str, Any]:
     """By method, over the seeds that all have: mean best so far at times, and when it is there
     that the mean of each method ends with."""
-    seeds: dict[str, dict[int, Record]] = {}
-    for record in records:
-        seeds.setdefault(record["method"], {})[record["seed"]] = record
-    common = sorted(set.intersection(*map(set, seeds.values()))) if seeds else []
-    runs = {method: [own[seed] for seed in common] for method, own in seeds.items()}
-    curves = {
-        method: [(t, so_far(own, t)) for t in sorted(row["t"] for r in own for row in r["rows"])]
-        for method, own in runs.items()
-    }
-    ends = {method: curve[-1][1] for method, curve in curves.items() if curve}
+    methods = dict.fromkeys(method for method, _ in of)
+    common = sorted({seed for _, seed in of if all((m, seed) in of for m in methods)})
+    runs = {m: [of[m, seed] for seed in common] for m in methods} if common else {}
+    means = {method: _mean(own) for method, own in runs.items()}
+    ends = {method: best(mean["rows"]) for method, mean in means.items()}
     return {
         "seeds": common,
         "at": {method: {t: so_far(own, t) for t in TIMES} for method, own in runs.items()},
         "end": ends,
         "reached": {
-            method: {
-                goal: next((t for t, y in curve if y >= end), None) for goal, end in ends.items()
-            }
-            for method, curve in curves.items()
+            method: {goal: reached(mean, end) for goal, end in ends.items()}
+            for method, mean in means.items()
         },
     }
+
+
+def _mean(records: Sequence[Record]) -> Record:
+    """What the mean of the best so far comes to, as if it were a run."""
+    times = sorted(row["t"] for record in records for row in record["rows"])
+    return {"rows": [{"t": t, "score": so_far(records, t)} for t in times]}
 
 
 def _run(record: Record) -> Record:
@@ -159,7 +158,7 @@ def _anytime(found: dict[str, Any]) -> list[str]:
         "|--" * (1 + len(TIMES) + len(goals)) + "|",
     ]
     for method, scores in found["at"].items():
-        times = [found["reached"].get(method, {}).get(goal) for goal in goals]
+        times = [found["reached"][method][goal] for goal in goals]
         cells = [f"{scores[t]:.3f}" for t in TIMES]
         cells += ["never" if t is None else f"{t:.0f} s" for t in times]
         lines.append(f"| {method} | {' | '.join(cells)} |")

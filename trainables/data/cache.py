@@ -135,9 +135,9 @@ def _listing_plan(
     of_frames = record.with_stem(f"{record.stem}-frames")
     frame_digests = frames.digests(found.rows, of_frames, progress) if frames.are_in(found) else []
     joined = frames.shared(digests, frame_digests)
-    order = splits.ordered([row.split for row in found.rows], digests)
 
     def build(folder: Path, progress: Progress | None) -> Built:
+        order = splits.ordered([row.split for row in found.rows], digests)
         places, into = np.argsort(order), PixelFile.create(folder / IMAGES, len(order), size)
         looks = ingest.decode_all(found, places, into, progress)
         content = ingest.from_listing(found, digests, looks, policy, joined)
