@@ -1,6 +1,8 @@
 """Images a second of a whole trial, beside its network's limit and beside other loops.
 
 python tests/benchmarks/throughput.py [--quick] [--threads N] [--workers N] [--repeats N]
+python tests/benchmarks/throughput.py --plain --batch-size 64 --faces 4000 --workers 14 \
+    --backbones resnet18 resnet50 --sizes 112 224  # on a GPU: of RAF-CE's size
 
 Every loop (throughput_loops.py) trains the same network on the same embedded faces, and scores as
 many images after each epoch. They take turns, an epoch each; the first epoch of each is not
@@ -26,10 +28,11 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent.parent), str(HERE)]
 
 import torch  # noqa: E402
-from throughput_loops import Limit, Ours, Plain, Timm, write_jpegs  # noqa: E402
+from throughput_loops import DEVICE, Limit, Ours, Plain, Timm, write_jpegs  # noqa: E402
 
 from trainables.config import Flat, TrialConfig  # noqa: E402
 from trainables.data import cache  # noqa: E402
+from trainables.device import choose_device  # noqa: E402
 from trainables.store import replace_file  # noqa: E402
 
 EPOCHS = 9  # of a trial of the tiny tier
@@ -52,7 +55,8 @@ Seconds = dict[str, list[float]]  # an image trained on, by loop and turn
 def measure(flat: Flat, faces: int, args: argparse.Namespace) -> dict[str, Any]:
     """One network at one size."""
     repeats, size = args.repeats, int(flat["image_size"])
-    config = TrialConfig.from_flat({**COMMON, **flat, "epochs": repeats + 2})
+    flat = {**COMMON, "batch_size": args.batch_size, **flat}
+    config = TrialConfig.from_flat({**flat, "epochs": repeats + 2})
     entry = cache.prepare(f"faces:{faces}", size)
     bundle = cache.load(entry)
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +65,7 @@ def measure(flat: Flat, faces: int, args: argparse.Namespace) -> dict[str, Any]:
             "limit": Limit(config, bundle),
             "ours": Ours(config, bundle, entry, root / "run"),
         }
-        if config.attention.name == "none":
+        if config.attention.name == "none" and not args.limit_only:
             files = write_jpegs(bundle, root / "jpeg")
             loops["timm"] = Timm(config, bundle, files, args.workers)
             loops["plain"] = Plain(config, bundle, files, args.workers)
@@ -87,6 +91,8 @@ def timed(epoch: Callable[[], int]) -> float:
     """Seconds an image."""
     began = time.perf_counter()
     images = epoch()
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
     return (time.perf_counter() - began) / images
 
 
@@ -129,22 +135,32 @@ def main() -> int:
     p.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
     p.add_argument("--workers", type=int, default=2, help="processes of the others' loaders")
     p.add_argument("--repeats", type=int, default=3, help="turns")
+    p.add_argument("--batch-size", type=int, default=COMMON["batch_size"])
+    p.add_argument("--faces", type=int, help="images, train to test (default: fewer for larger)")
+    p.add_argument(
+        "--limit-only", action="store_true", help="neither timm's loop nor the plain one"
+    )
     p.add_argument("--backbones", nargs="+", default=BACKBONES)
     p.add_argument("--sizes", nargs="+", type=int, default=list(FACES))
+    p.add_argument("--plain", action="store_true", help="no rich trials of the first backbone")
     p.add_argument("--out", type=Path, default=HERE / "results" / "throughput.json")
     args = p.parse_args()
     torch.set_num_threads(args.threads)
-    small, *others = args.backbones
+    choose_device()  # its switches, for all loops
+    trials = [(name, PLAIN) for name in args.backbones]
+    if not args.plain:
+        trials.insert(1, (args.backbones[0], RICH))
     cells = [
-        ({"backbone": name, "image_size": size, **settings}, FACES[size])
-        for name, settings in [(small, PLAIN), (small, RICH), *((name, PLAIN) for name in others)]
+        ({"backbone": name, "image_size": size, **settings}, args.faces or FACES[size])
+        for name, settings in trials
         for size in args.sizes
     ]
     if args.quick:
         cells = [(flat, 200) for flat, _ in cells if flat["image_size"] == 64][:2]
     print("|", " | ".join(COLUMNS), "|\n" + "|--" * len(COLUMNS) + "|")
+    gpu = torch.cuda.get_device_name() if DEVICE.type == "cuda" else None
     facts = {"date": f"{date.today()}", "torch": torch.__version__, "cpu": platform.processor(),
-             "cores": os.cpu_count(), "threads": args.threads, "workers": args.workers,
+             "gpu": gpu, "cores": os.cpu_count(), "threads": args.threads, "workers": args.workers,
              "repeats": args.repeats}  # fmt: skip
     args.out.parent.mkdir(parents=True, exist_ok=True)
     found = []

@@ -1,5 +1,5 @@
 """Training loops that `throughput.py` compares: each trains and scores the same network, an epoch
-at a time, and says how many images it trained on.
+at a time, and says how many images it trained on. On a GPU all compute in 16 bits, as trials do.
 
 Limit      one random batch that stays where it is: forward, backward, optimiser; forward alone for
            as many images as are scored
@@ -11,7 +11,7 @@ All pay for the layout that the network asks for, which is made within it (`Back
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -28,17 +28,24 @@ from torchvision.transforms import v2
 
 from trainables.config import TrialConfig
 from trainables.data.bundle import DataBundle
+from trainables.device import default_device, mixed_precision, training_dtype
 from trainables.model import FERModel, build_model, parameter_groups
 from trainables.store import RunStore
 from trainables.trial import run_trial
 
-CPU = torch.device("cpu")
+DEVICE = default_device()
+DTYPE = training_dtype(DEVICE)
+LOG = 50  # --log-interval of timm's train.py: reading a loss makes a GPU wait
 
 
 def network(config: TrialConfig, bundle: DataBundle) -> FERModel:
     torch.manual_seed(0)
     classes, aus = len(bundle.class_names), len(bundle.au_names)
-    return build_model(config, classes, aus, bundle.components)
+    return build_model(config, classes, aus, bundle.components).to(DEVICE)
+
+
+def sent(batch: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.to(DEVICE, non_blocking=True) for tensor in batch]
 
 
 def write_jpegs(bundle: DataBundle, root: Path) -> Path:
@@ -63,8 +70,9 @@ class Limit:
         groups = parameter_groups(self.model, config.lr, 1.0, config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, fused=True)
         shape = (config.batch_size, 3, config.image_size, config.image_size)
-        self.images = torch.rand(shape)
-        self.labels = torch.randint(len(bundle.class_names), (config.batch_size,))
+        self.images = torch.rand(shape, device=DEVICE)
+        classes, count = len(bundle.class_names), config.batch_size
+        self.labels = torch.randint(classes, (count,), device=DEVICE)
 
     def epoch(self) -> int:
         size = self.config.batch_size
@@ -73,17 +81,25 @@ class Limit:
         for _ in range(train):
             self.step()
         self.model.eval()
-        with torch.inference_mode():
+        with torch.inference_mode(), mixed_precision(DEVICE, DTYPE):
             for _ in range(val):
                 self.model(self.images)
         return train * size
 
     def step(self) -> None:
+        with mixed_precision(DEVICE, DTYPE):
+            loss = self.loss()
+        self.update(loss)
+
+    def loss(self) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
         out = self.model(self.images)
         loss = functional.cross_entropy(out.logits, self.labels)
         for more in (out.au_logits, out.au_maps):
             loss = loss if more is None else loss + more.float().sigmoid().mean()
+        return loss
+
+    def update(self, loss: Tensor) -> None:
         loss.backward()
         self.optimizer.step()
 
@@ -129,25 +145,27 @@ class Timm:
             crop_pct=1.0,
             num_workers=workers,
             persistent_workers=workers > 0,
-            device=CPU,
+            device=DEVICE,
         )
 
     def epoch(self) -> int:
         seen, losses = 0, AverageMeter()
         self.model.train()
-        for images, labels in self.train:
-            logits = self.model(images).logits
-            loss = functional.cross_entropy(logits, labels)
+        for step, (images, labels) in enumerate(self.train):
+            with mixed_precision(DEVICE, DTYPE):
+                logits = self.model(images).logits
+                loss = functional.cross_entropy(logits, labels)
             self.optimizer.zero_grad()
             loss.backward()
             dispatch_clip_grad(self.model.parameters(), self.config.clip)
             self.optimizer.step()
             self.ema.update(self.model)
-            losses.update(loss.item(), len(images))
+            if step % LOG == 0:
+                losses.update(loss.item(), len(images))
             seen += len(images)
         self.ema.module.eval()
         top1 = AverageMeter()
-        with torch.inference_mode():
+        with torch.inference_mode(), mixed_precision(DEVICE, DTYPE):
             for images, labels in self.val:
                 found = self.ema.module(images)
                 top1.update(accuracy(found.logits, labels)[0].item(), len(images))
@@ -183,6 +201,7 @@ class Plain:
                 drop_last=split == "train",
                 num_workers=workers,
                 persistent_workers=workers > 0,
+                pin_memory=DEVICE.type == "cuda",
             )
             for split, transform in (
                 ("train", v2.Compose([v2.ToImage(), *changes, to_float.transforms[1]])),
@@ -193,8 +212,9 @@ class Plain:
     def epoch(self) -> int:
         seen, right = 0, 0
         self.model.train()
-        for images, labels in self.train:
-            loss = functional.cross_entropy(self.model(images).logits, labels)
+        for images, labels in map(sent, self.train):
+            with mixed_precision(DEVICE, DTYPE):
+                loss = functional.cross_entropy(self.model(images).logits, labels)
             self.optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -202,7 +222,7 @@ class Plain:
             self.average.update_parameters(self.model)
             seen += len(images)
         self.average.eval()
-        with torch.inference_mode():
-            for images, labels in self.val:
+        with torch.inference_mode(), mixed_precision(DEVICE, DTYPE):
+            for images, labels in map(sent, self.val):
                 right += int((self.average(images).logits.argmax(1) == labels).sum())
         return seen
