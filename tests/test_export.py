@@ -27,6 +27,7 @@ from analysis.use.network import Member, Network, say
 from trainables import cli
 from trainables.config import TrialConfig
 from trainables.data import cache, tables
+from trainables.device import default_device
 from trainables.store import RunStore, TrialResult
 from trainables.trial import run_trial
 from trainables.views import file_of, unpack
@@ -161,7 +162,8 @@ def test_an_ensemble_is_the_tempered_weighted_mean_then_shifted(run, tmp_path, m
     assert "model.onnx.data" in (out / files.SUMS).read_text()
     probs, aus = of_val(run, out)
     np.testing.assert_allclose(probs, wanted / wanted.sum(1, keepdims=True), atol=2e-3)
-    np.testing.assert_allclose(aus, two.au_probs, atol=1e-3)  # the other member knows none
+    near = 1e-3 if default_device().type == "cpu" else 3e-3  # a GPU computes in 16 bits
+    np.testing.assert_allclose(aus, two.au_probs, atol=near)  # the other member knows none
     said = (out / "MODEL_CARD.md").read_text()
     assert "score on images that did not choose it | 0.500" in said
     assert "a \\| note" in said

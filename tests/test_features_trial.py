@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from trainables import metrics
 from trainables.config import TrialConfig
 from trainables.data import cache, entry
+from trainables.device import default_device
 from trainables.features import cache as kept
 from trainables.features.extractors import Extractor
 from trainables.features.plugins import EXTRACTORS
@@ -286,7 +287,8 @@ def test_decoupling_starts_from_the_trunk_of_a_trial(data, tmp_path) -> None:
     pixels = torch.from_numpy(np.array(part.images)).float() / 255
     with torch.inference_mode():
         maps = model.backbone(model.backbone.normalised(pixels))
-    np.testing.assert_allclose(extractor.see(part), maps[-1].mean((2, 3)), rtol=1e-3, atol=1e-4)
+    near = 1e-4 if default_device().type == "cpu" else 2e-3  # convolutions of a GPU are of TF32
+    np.testing.assert_allclose(extractor.see(part), maps[-1].mean((2, 3)), rtol=1e-3, atol=near)
 
 
 # --- what goes together --------------------------------------------------------------------------

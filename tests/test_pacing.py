@@ -14,6 +14,7 @@ from trainables.backbones import build_backbone
 from trainables.config import Flat, TrialConfig, pacing_horizon
 from trainables.contradictions import check_curriculum
 from trainables.data import cache
+from trainables.device import bring, default_device
 from trainables.feed import Feed
 from trainables.orders import ORDERS
 from trainables.pacing import check_sizes, pace
@@ -131,11 +132,11 @@ def test_classes_that_are_withheld_are_not_taught_to_be_absent(faces) -> None:
     assert 2 <= len(shown) < (counts > 0).sum()
     logits = torch.randn(3, len(counts), requires_grad=True)
     targets = torch.eye(len(counts))[torch.from_numpy(shown[:2])][[0, 1, 0]]
-    found = plan.objective(0.0).emotion(logits, targets)
+    found = plan.objective(0.0).emotion(*(bring(t, default_device()) for t in (logits, targets)))
     some = torch.from_numpy(shown)
     goal = 0.8 * targets[:, some] + 0.2 / len(some)
     wanted = -(goal * logits[:, some].log_softmax(1)).sum(1)
-    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(found.cpu(), wanted)
     found.sum().backward()
     is_moved = logits.grad.abs().sum(0) > 0
     assert is_moved.nonzero()[:, 0].tolist() == shown.tolist()
@@ -204,14 +205,14 @@ def test_a_smaller_image_shows_the_same_face(faces) -> None:
     whole = torch.from_numpy(np.array(bundle.train.images[:8])).float() / 255
     assert small.images.shape == (8, 3, 24, 24)
     coarse = torch.nn.functional.adaptive_avg_pool2d
-    torch.testing.assert_close(coarse(small.images, 8), coarse(whole, 8), atol=0.05, rtol=0)
+    torch.testing.assert_close(coarse(small.images.cpu(), 8), coarse(whole, 8), atol=0.05, rtol=0)
 
 
 def test_a_transformer_takes_smaller_images_when_it_has_to(faces) -> None:
     config = driven("size", backbone="vit_tiny_patch16_224")
     training = Training(config, cache.load(faces))
     assert training.plan.pace(0.0).settings.image_size == 16
-    training.model.eval()
+    training.model.eval().cpu()
     assert training.model(torch.zeros(1, 3, 16, 16)).logits.isfinite().all()
     plain = build_backbone("vit_tiny_patch16_224", 48).eval()
     with pytest.raises(AssertionError, match="16"):

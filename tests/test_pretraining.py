@@ -30,6 +30,7 @@ from trainables.pretraining.exclusion import (
 from trainables.pretraining.files import Files
 from trainables.pretraining.fit import Pretraining, decay_groups, pretrain
 from trainables.pretraining.leaks import warn_of_leaks
+from trainables.pretraining.methods import METHODS
 from trainables.pretraining.pool import Pool, gather, of_bundle
 from trainables.pretraining.record import read_record
 from trainables.pretraining.settings import Settings
@@ -247,12 +248,24 @@ def test_the_control_sees_no_face_and_learns_less(pool, tmp_path):
     assert rows["none"][-1]["loss"] < 0.95 * rows["shuffled"][-1]["loss"]
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_all_of_it_goes_to_the_device(pool, monkeypatch, method):
+    """The backbone's scaling of pixels too, which a method may use without the backbone."""
+    meta, adam = torch.device("meta"), torch.optim.AdamW
+    monkeypatch.setattr(fit, "default_device", lambda: meta)
+    monkeypatch.setattr(torch.optim, "AdamW", lambda *args, fused, **kw: adam(*args, **kw))
+    backbone = "test_vit" if method == "mae" else "small_resnet"
+    run = Pretraining(replace(MAE, backbone=backbone, method=Part(method)), pool)
+    for module in (run.backbone, run.module):
+        assert {value.device for value in (*module.parameters(), *module.buffers())} == {meta}
+
+
 def test_the_control_is_fed_to_the_network(pool):
     run = Pretraining(replace(MAE, control="shuffled"), pool)
     images = run.images(pool.rows[:2], torch.Generator().manual_seed(0))
     plain = torch.from_numpy(pool.images[pool.rows[:2]]).float() / 255
-    assert not torch.equal(images, plain)
-    assert torch.allclose(images.mean((2, 3)), plain.mean((2, 3)), atol=1e-4)
+    assert not torch.equal(images.cpu(), plain)
+    assert torch.allclose(images.cpu().mean((2, 3)), plain.mean((2, 3)), atol=1e-4)
 
 
 def test_pretraining_goes_on_from_given_weights(pretrained, pool, tmp_path):

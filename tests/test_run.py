@@ -122,7 +122,7 @@ def test_several_gpus_or_ranks_make_a_trial_a_gang():
 
 
 def test_gpu_hours_without_gpus_are_refused(refused):
-    told = refused(*SMOKE, "--gpu-hours", "3")
+    told = refused(*SMOKE, "--gpus-per-trial", "0", "--gpu-hours", "3")
     assert "--gpu-hours 3 would never be used up, for no trial has a GPU: give --hours" in told
 
 

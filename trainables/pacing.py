@@ -89,12 +89,12 @@ def check_sizes(model: FERModel, config: TrialConfig) -> None:
     """Raise ValueError unless the network works at each size that it will be trained at."""
     strides = model.backbone.strides
     paces = (pace(config, epoch / config.epochs, strides) for epoch in range(config.epochs))
-    was_training = model.training
+    was_training, images = model.training, model.backbone.mean
     model.eval()  # so that no batch statistic moves and no random number is drawn
     for side in sorted({found.settings.image_size for found in paces}):
         try:
             with torch.no_grad():
-                model(torch.zeros(1, 3, side, side))
+                model(images.new_zeros(1, 3, side, side))
         except (RuntimeError, ValueError, AssertionError) as error:
             reason = str(error) or "it gives no reason"
             raise ValueError(

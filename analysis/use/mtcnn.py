@@ -120,7 +120,7 @@ def cut(image: Pixels, boxes: Floats, size: int) -> Floats:
     """The boxes (n, W, H, 3) as a network sees them; what lies outside the image is black."""
     out = np.zeros((len(boxes), size, size, 3), np.uint8)
     height, width = image.shape[:2]
-    for k, (x0, y0, x1, y1) in enumerate(np.fix(boxes[:, :4]).astype(int)):
+    for k, (x0, y0, x1, y1) in enumerate(np.trunc(boxes[:, :4]).astype(int)):
         whole = np.zeros((max(1, y1 - y0), max(1, x1 - x0), 3), np.uint8)
         left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
         if right > left and bottom > top:

@@ -82,6 +82,7 @@ class Pretraining:
         self.backbone, self.pretext, self.loaded = build(settings)
         if self.loaded:
             log.info(self.loaded)
+        self.backbone.to(self.device)  # what scales pixels need not be a part of the module
         self.module = self.pretext.module.to(self.device).to(memory_format=torch.channels_last)
         groups = decay_groups(self.module, settings.weight_decay)
         optimizer = torch.optim.AdamW(groups, settings.lr, betas=BETAS, fused=True)
@@ -133,7 +134,7 @@ class Pretraining:
 
     def _step(self, images: Tensor, generator: Generator) -> dict[str, float]:
         nobody = images.new_zeros((len(images), 0))
-        loss = partial(self._loss, generator=generator, whole=len(images))
+        loss = partial(self._loss, generator=generator)
         step = self.stepper.step(Batch(images, nobody, nobody), loss)
         found = {name: float(value) for name, value in step.items()}
         value = found.pop("train_loss")
@@ -143,10 +144,11 @@ class Pretraining:
             )
         return {"loss": value, **found}
 
-    def _loss(self, batch: Batch, generator: Generator, whole: int) -> Losses:
-        if len(batch.images) < whole and self.pretext.needs_whole_batch:
+    def _loss(self, batch: Batch, whole: Batch, generator: Generator) -> Losses:
+        images = len(whole.images)
+        if len(batch.images) < images and self.pretext.needs_whole_batch:
             raise MemoryError(
-                f"out of memory with {whole} images, and method '{self.settings.method.name}' "
+                f"out of memory with {images} images, and method '{self.settings.method.name}' "
                 "cannot take them piece by piece: give a smaller --batch-size"
             )
         found = self.pretext.loss(batch.images, generator)
