@@ -65,7 +65,7 @@ class Toy(nn.Module):
         self.shared = nn.Parameter(torch.tensor([1.0, -2.0]))
         self.own = nn.ParameterList(nn.Parameter(torch.tensor([3.0])) for _ in range(2))
 
-    def forward(self, batch: Batch) -> Losses:
+    def forward(self, batch: Batch, _: Batch | None = None) -> Losses:
         x = batch.images.mean((2, 3))[:, :2] * self.shared
         emotion = (x.sum(1) + self.own[0] - 1).square().mean()
         au = 10 * (x[:, 0] - x[:, 1] + self.own[1] + 2).square().mean()
@@ -177,7 +177,7 @@ def test_a_gradient_that_overflows_teaches_nothing() -> None:
     balance = BALANCES["gradnorm"]()
     steps = stepper(nn.Linear(1, 1), balance)
 
-    def loss(_: Batch) -> Losses:
+    def loss(*_: Batch) -> Losses:
         weight = steps.parameters[0]
         return Losses(weight.sum() * float("inf"), weight.square().sum())
 

@@ -83,7 +83,7 @@ def test_a_larger_batch_is_rehearsed_before_the_ranks_step_on_it() -> None:
     replica: Any = Lonely()
     stepper.replica, stepper.rehearsed = replica, 0.0
 
-    def loss(batch: Batch) -> Losses:
+    def loss(batch: Batch, _: Batch) -> Losses:
         if len(batch.images) > 6:
             raise torch.OutOfMemoryError("too much")
         return Losses((model.weight * batch.images.mean((1, 2, 3))).square().mean())

@@ -26,7 +26,7 @@ class Bowl(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
 
-    def forward(self, batch: Batch) -> Losses:
+    def forward(self, batch: Batch, _: Batch | None = None) -> Losses:
         factors = batch.images[:, :2, 0, 0].double()
         return Losses((factors * self.weight.square() / 2).sum(1).mean())
 
@@ -102,7 +102,7 @@ def test_a_step_that_overflows_is_skipped() -> None:
     big = bowl_batch()
     big.images.mul_(1e38)
 
-    def loss(part: Batch) -> Losses:
+    def loss(part: Batch, _: Batch) -> Losses:
         return Losses(model(part).emotion.float() * torch.tensor(1e38))
 
     before = model.weight.detach().clone()
@@ -116,7 +116,7 @@ def test_running_statistics_move_once_a_step_and_masks_are_the_same() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
     masks = list[torch.Tensor]()
 
-    def loss(part: Batch) -> Losses:
+    def loss(part: Batch, _: Batch) -> Losses:
         out = model(part.images)
         masks.append(out == 0)
         return Losses(out.square().mean())

@@ -222,7 +222,7 @@ def test_short_memory_halves_the_batch_and_keeps_the_gradient(caplog) -> None:
                 for m in (whole, cut)]  # fmt: skip
 
     def loss(model: OneWeight, limit: int):
-        def of(batch: Batch) -> Losses:
+        def of(batch: Batch, _: Batch) -> Losses:
             if len(batch.images) > limit:
                 raise torch.OutOfMemoryError("too much")
             value = (model.weight * batch.images.mean((1, 2, 3))).square().mean()
@@ -290,10 +290,8 @@ def test_unlabelled_images_do_not_dilute_the_au_loss(faces) -> None:
     some[4:] = -1
     images = batch.images[:1].expand(16, -1, -1, -1)
     objective = training.plan.objective(0.0)
-    losses = [
-        float(objective(training.model, Batch(images, batch.targets[:16], aus)).parts["au_loss"])
-        for aus in (labelled, some)
-    ]
+    batches = [Batch(images, batch.targets[:16], aus) for aus in (labelled, some)]
+    losses = [float(objective(training.model, b, b).parts["au_loss"]) for b in batches]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 

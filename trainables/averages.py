@@ -62,7 +62,8 @@ class Pairs(NamedTuple):
     model: nn.Module
     means: list[Tensor]
     floats: list[Tensor]  # in the order of `means`
-    others: list[tuple[Tensor, Tensor]]  # counters and the like, of which the last value counts
+    last: list[Tensor]  # of counters and the like, of which the last value counts
+    counts: list[Tensor]  # in the order of `last`
 
 
 class Average(nn.Module):
@@ -93,8 +94,8 @@ class Average(nn.Module):
         if self._pairs is None or self._pairs.model is not model:
             self._pairs = pairs_of(self.model, model)  # to find them takes longer than to average
         average_in(self._pairs.means, self._pairs.floats, share)
-        for mine, theirs in self._pairs.others:
-            mine.copy_(theirs)
+        if self._pairs.counts:
+            torch._foreach_copy_(self._pairs.last, self._pairs.counts)
 
     def state(self) -> dict[str, Any]:
         """All that a resumed trial needs, but for the weights."""
@@ -109,8 +110,9 @@ def pairs_of(average: nn.Module, model: nn.Module) -> Pairs:
     mine, theirs = ((*module.parameters(), *module.buffers()) for module in (average, model))
     both = list(zip(mine, theirs, strict=True))
     floats = [pair for pair in both if pair[0].is_floating_point()]
-    others = [pair for pair in both if not pair[0].is_floating_point()]
-    return Pairs(model, [mean for mean, _ in floats], [value for _, value in floats], others)
+    counts = [pair for pair in both if not pair[0].is_floating_point()]
+    sides = [[pair[side] for pair in pairs] for pairs in (floats, counts) for side in (0, 1)]
+    return Pairs(model, *sides)
 
 
 @torch.no_grad()

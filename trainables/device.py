@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -84,8 +85,19 @@ def bring(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def constant(values: Sequence[Any] | NDArray[Any] | Tensor, like: Tensor) -> Tensor:
-    """Numbers of the type and on the device of a tensor."""
-    return bring(torch.as_tensor(values, dtype=like.dtype), like.device)
+    """Numbers of the type and on the device of a tensor, for nobody to change: sent there once."""
+    found = torch.as_tensor(values, dtype=like.dtype)
+    if found.device == like.device:
+        return found
+    return _constant(tuple(found.flatten().tolist()), found.shape, like.dtype, like.device)
+
+
+@lru_cache(256)
+def _constant(
+    values: tuple[float, ...], shape: torch.Size, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    with torch.inference_mode(False):  # where it may be wanted first, and by training then
+        return bring(torch.tensor(values, dtype=dtype).reshape(shape), device)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class Objective:
     ranks: Ranks = ALONE
     members: Tensor | None = None  # (K, B) while basic emotions are taught in place of classes
 
-    def __call__(self, model: nn.Module, batch: Batch, whole: Batch | None = None) -> Losses:
+    def __call__(self, model: nn.Module, batch: Batch, whole: Batch) -> Losses:
         """The mean losses of the batch; those of ranks, whose mean they are, add up to them.
 
         Of a piece of a `whole` batch they are such that the mean over its pieces is that of the
@@ -57,7 +57,7 @@ class Objective:
         emotion = (self._of_emotion(out, own.targets) * weights).sum()
         parts = {"emotion_loss": factor * emotion / len(batch.images)}
         au = None
-        for name, weight, value in self._au_parts(out, own, batch, whole or batch):
+        for name, weight, value in self._au_parts(out, own, batch, whole):
             parts[name] = factor * value
             au = weight * parts[name] + (0 if au is None else au)
         detached = {name: value.detach() for name, value in parts.items()}
@@ -106,13 +106,13 @@ def train_epoch(
     One batch that has AU labels is taken task by task, so that `stepper.norms` tells of the epoch.
     """
     model.train()
-    stepper.norms = None
+    stepper.norms, loss = None, partial(objective, model)
     sums: dict[str, Tensor] = {}
     steps = images = 0
     for batch in batches:
         learning_rate()
         is_measured = objective.au_weight > 0 and stepper.norms is None and has_aus(batch)
-        found = stepper.step(batch, partial(objective, model, whole=batch), is_measured)
+        found = stepper.step(batch, loss, is_measured)
         average.update(model)
         steps, images = steps + 1, images + len(batch.images)
         for name, value in found.items():

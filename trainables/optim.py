@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from trainables.balance import TASKS, Balance, Losses, Pair
 from trainables.batch import Batch, take
+from trainables.cuda_graphs import Recorder
 from trainables.device import mixed_precision, training_dtype
 from trainables.replica import Replica
 from trainables.sam import Ascent
@@ -17,7 +18,7 @@ from trainables.taskwise import TaskGradients
 
 log = logging.getLogger(__name__)
 
-BatchLoss = Callable[[Batch], Losses]
+BatchLoss = Callable[[Batch, Batch], Losses]  # of a piece, and the whole batch that it is of
 Numbers = dict[str, Tensor]  # scalars on the device
 
 
@@ -28,7 +29,8 @@ class Stepper:
     must agree on it, and one that stops in the middle of a step leaves the others waiting: they
     rehearse the first step on a GPU, and any on a larger batch, each by itself. With an `ascent` a
     step has two passes, its losses are of the first and `norms` of the second. State: `replica`,
-    set where there are ranks; `norms`, of the last step whose gradients were taken task by task.
+    set where there are ranks; `recorder`, where plain steps may be replayed by a GPU; `norms`, of
+    the last step whose gradients were taken task by task.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Stepper:
         self.balance, self.ascent = balance or Balance(), ascent
         self.norms: Pair | None = None
         self.replica: Replica | None = None
+        self.recorder: Recorder | None = None
         # Numbers in the largest batch tried; elsewhere memory does not run out in this way.
         self.rehearsed = 0.0 if device.type == "cuda" else math.inf
         self.dtype = training_dtype(device)
@@ -72,6 +75,7 @@ class Stepper:
     def free(self, batch: Batch) -> None:
         """Let go of what a step that failed still holds."""
         self.optimizer.zero_grad(set_to_none=True)
+        self.recorder = None  # it would hold memory, and pieces are not recorded
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         log.warning(
@@ -82,7 +86,9 @@ class Stepper:
 
     def _step(self, batch: Batch, loss: BatchLoss, by_task: bool) -> Numbers:
         on_gpu = [self.device] if self.device.type == "cuda" else []
-        if self.ascent is None:
+        if self.recorder is not None and not by_task and self._is_plain:
+            sums = self.recorder(batch, loss, lambda b: self._differentiate(b, loss, by_task=False))
+        elif self.ascent is None:
             sums = self._differentiate(batch, loss, by_task)
         else:
             with torch.random.fork_rng(on_gpu):  # both passes drop the same units
@@ -98,6 +104,12 @@ class Stepper:
             self._learn(sums)
         return {name: value for name, value in sums.items() if name not in TASKS}
 
+    @property
+    def _is_plain(self) -> bool:
+        """Whether a step is the same for each batch: no number of it is read in between."""
+        is_split = self.parts > 1 or self.replica is not None or self.ascent is not None
+        return not (is_split or self.balance.learns or self.scaler.is_enabled())
+
     def _differentiate(self, batch: Batch, loss: BatchLoss, by_task: bool) -> Numbers:
         """Set the gradients, still scaled, to those of the batch on all ranks; its losses."""
         self.optimizer.zero_grad(set_to_none=True)
@@ -107,7 +119,7 @@ class Stepper:
         for number, (part, share) in enumerate(pieces, 1):
             is_exchanged = number == len(pieces) and not by_task  # once a step
             with nullcontext() if is_exchanged or self.replica is None else self.replica.hold():
-                found = self.backward(part, loss, share, gradients)
+                found = self.backward(part, batch, loss, share, gradients)
             for name, value in found.items():
                 sums[name] = share * value + sums.get(name, 0.0)
         if by_task:
@@ -116,11 +128,11 @@ class Stepper:
         return sums
 
     def backward(
-        self, batch: Batch, loss: BatchLoss, share: float, gradients: TaskGradients
-    ) -> Numbers:
-        """Add the gradients of a piece of the batch; its losses."""
+        self, piece: Batch, whole: Batch, loss: BatchLoss, share: float, gradients: TaskGradients
+    ) -> Numbers:  # six, with the stepper
+        """Add the gradients of a piece, which is such a share of the whole batch; its losses."""
         with mixed_precision(self.device, self.dtype):
-            found = loss(batch)
+            found = loss(piece, whole)
         emotion, au = (
             None if task is None else self.scaler.scale(weight * share * task)
             for task, weight in zip((found.emotion, found.au), self.balance.weights, strict=True)
@@ -154,7 +166,7 @@ def rehearse(stepper: Stepper, replica: Replica, batch: Batch, loss: BatchLoss) 
             try:
                 piece, _ = next(iter(micro_batches(batch, stepper.parts)))
                 gradients = TaskGradients(parameters, by_task=True)  # the most that a step holds
-                stepper.backward(piece, loss, 1.0, gradients)
+                stepper.backward(piece, piece, loss, 1.0, gradients)
                 break
             except torch.OutOfMemoryError:
                 stepper.parts *= 2

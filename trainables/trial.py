@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from trainables import checkpoint, cost, metrics
+from trainables import checkpoint, cost, cuda_graphs, metrics
 from trainables.au_task import mean_f1, watch
 from trainables.averages import AVERAGES, Average, estimate_norms
 from trainables.balance import BALANCES
@@ -107,6 +107,8 @@ class Training:
         balance = BALANCES[config.au_balance.name](**config.au_balance.args)
         ascent = Ascent(config.sam, self.model) if config.sam else None
         self.stepper = Stepper(self.optimizer, config.clip, self.device, balance, ascent)
+        if cuda_graphs.are_wanted(self.device, ranks.size):
+            self.stepper.recorder = cuda_graphs.Recorder(self.stepper.parameters)
         self.plan = make_plan(config, bundle, model.backbone.strides, ranks, self.device)
 
     @cached_property
