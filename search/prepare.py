@@ -105,13 +105,18 @@ def gpus_here() -> int:
     return torch.cuda.device_count()
 
 
-def choose_resources(args: argparse.Namespace, cpus: float, gpus: float) -> "Resources":
-    """What a trial gets. Raises ValueError when that is more than there is."""
+def choose_resources(
+    args: argparse.Namespace, cpus: float, gpus: float, share: float = 1.0
+) -> "Resources":
+    """What a trial gets: unless asked otherwise, such a share of a GPU where there are any.
+
+    Raises ValueError when that is more than there is.
+    """
     from search.cluster import Resources, count_workers
 
     asked = args.gpus_per_trial
     if asked is None:
-        asked = 1.0 if gpus else 0.0
+        asked = share if gpus else 0.0
     resources = Resources(
         args.cpus_per_trial or 1,
         asked,

@@ -112,7 +112,8 @@ def _run(
         say(console, "run", told)
         return RunStore.open(job.root), "", True
     there = cluster()
-    resources = choose_resources(job.args, there.cpus, there.gpus) if there else None
+    share = job.sizes.tier.gpus
+    resources = choose_resources(job.args, there.cpus, there.gpus, share) if there else None
     store = open_store(job)
     on = f"what is done is kept. Go on with:\n  {again(job)}"
     if there:  # after Ray has started, whose own handler ends the process on the spot
@@ -293,7 +294,7 @@ def _dry_run(job: Job, console: "Console") -> int:
         workers = None
     else:
         say(console, "place", f"this machine: {cpus} CPUs, {gpus} GPUs")
-        resources = choose_resources(args, cpus, gpus)
+        resources = choose_resources(args, cpus, gpus, sizes.tier.gpus)
         workers = 1 if args.inline else count_workers(resources, cpus, gpus)
     gpus_per_trial = min(1, gpus) if args.inline or not resources else resources.gpus_per_trial
     if args.configs:

@@ -43,6 +43,7 @@ class Tier:
     backbones: Mapping[str, str]
     extra: tuple[str, ...] = ()  # networks beside the families
     settings: Mapping[str, Dimension | Value] = field(default_factory=dict)
+    gpus: float = 1.0  # a trial, where there are any
 
 
 # Families that are nothing without the weights their authors trained on faces, given by path.
@@ -76,6 +77,7 @@ TIERS = {
             "vit": "test_vit",
         },
         extra=("small_resnet",),
+        gpus=0.25,  # these networks keep one busy for a tenth of the time
     ),
     "mid": Tier(
         "mid",
