@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 from trainables.config import Part, TrialConfig
-from trainables.data import aus, cache, entry, folds, ingest, leaks, likeness, loaders, splits
+from trainables.data import aus, cache, entry, folds, known, leaks, likeness, loaders, splits
 from trainables.data.diagnosis import diagnose
 from trainables.data.listing import check
-from trainables.data.parallel import in_threads
 from trainables.trial import Training
 
 Row = dict[str, Any]
@@ -70,7 +69,8 @@ def _steps(folder: Path, count: int) -> Clock:
         found = loaders.read(source / "listing.csv")
         check(found)
     with clock("fingerprints of the files"):
-        digests = in_threads(ingest.digest, found.rows, "read", None)
+        paths = [row.path for row in found.rows]
+        digests = known.hashes(paths, folder / "known.json", "read", None)
     with clock("contradictions"):
         leaks.contradictions(found, digests)
     with clock("prepare, whole (splits made)"):
