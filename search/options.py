@@ -156,7 +156,7 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
         type=number(0),
         metavar="N",
         help="a part of 1 packs trials on a GPU, more than 1 makes each trial a gang of as many "
-        "processes (default, where there is a GPU: 1, at tier tiny 0.25)",
+        "processes (default, where there is a GPU: 1; tier tiny packs four)",
     )
     group.add_argument(
         "--cpus-per-trial",

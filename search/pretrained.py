@@ -25,7 +25,7 @@ def fit_to_weights(space: Space, weights: str, image_size: int) -> tuple[Space, 
         return space, notes + more
     if "backbone" not in space.settings:
         return space, []
-    fitted, refused = _try_all(_names(space), weights, image_size)
+    fitted, refused = _try_all(networks_in(space), weights, image_size)
     if not fitted:
         raise ValueError(_refusal(space.name, weights, refused))
     notes = [f"{name}: {summary}" for name, summary in fitted.items()]
@@ -44,7 +44,7 @@ def _without_random(space: Space) -> tuple[Space, list[str]]:
 
 def _without_faces(space: Space) -> tuple[Space, list[str]]:
     """The space without the backbones that only their weights make worth a trial."""
-    names = _names(space)
+    names = networks_in(space)
     bare = [name for name in names if name in NEEDS_WEIGHTS]
     if not bare or len(bare) == len(names):  # a space of nothing else means it
         return space, []
@@ -52,9 +52,12 @@ def _without_faces(space: Space) -> tuple[Space, list[str]]:
     return space.without("backbone", tuple(bare)), [f"{note} (--weights FOLDER)"]
 
 
-def _names(space: Space) -> Sequence[str]:
-    dim = space.settings["backbone"]
-    return [str(o) for o in dim.options] if isinstance(dim, Choice) else [str(dim)]
+def networks_in(space: Space) -> list[str]:
+    """The backbones that a space names."""
+    dim = space.settings.get("backbone")
+    if isinstance(dim, Choice):
+        return [str(option) for option in dim.options]
+    return [] if dim is None else [str(dim)]
 
 
 def _try_all(
@@ -107,8 +110,7 @@ def refuse_taught(flats: Iterable[Mapping[str, Value]], data_name: str) -> None:
 def folded(space: Space, folds: int) -> Iterator[dict[str, Value]]:
     """The weights of every backbone on every fold, as configurations that say no more."""
     common = {n: v for n, v in space.settings.items() if n in DIVIDING and isinstance(v, Value)}
-    names = _names(space) if "backbone" in space.settings else []
-    for name, fold in product(names, range(folds)):
+    for name, fold in product(networks_in(space), range(folds)):
         yield {**common, "backbone": name, "fold": fold}
 
 

@@ -112,8 +112,7 @@ def _run(
         say(console, "run", told)
         return RunStore.open(job.root), "", True
     there = cluster()
-    share = job.sizes.tier.gpus
-    resources = choose_resources(job.args, there.cpus, there.gpus, share) if there else None
+    resources = _resources(job, there.cpus, there.gpus) if there else None
     store = open_store(job)
     on = f"what is done is kept. Go on with:\n  {again(job)}"
     if there:  # after Ray has started, whose own handler ends the process on the spot
@@ -147,6 +146,13 @@ def _make_search(job: Job, store: "RunStore") -> "Search":
     teach(model, job.earlier)
     proposer = SpaceProposer(job.space, model, args.seed, job.anchors, validate=check_settings)
     return Search(store, proposer, make_pruner(job), sizes.trials, folds=args.folds)
+
+
+def _resources(job: Job, cpus: float, gpus: float) -> "Resources":
+    """What a trial gets. Raises ValueError when that is more than there is."""
+    from search.sharing import usual_share
+
+    return choose_resources(job.args, cpus, gpus, usual_share(job, cpus, gpus))
 
 
 def _place(job: Job, there: "Cluster | None", resources: "Resources | None") -> "Place":
@@ -294,7 +300,7 @@ def _dry_run(job: Job, console: "Console") -> int:
         workers = None
     else:
         say(console, "place", f"this machine: {cpus} CPUs, {gpus} GPUs")
-        resources = choose_resources(args, cpus, gpus, sizes.tier.gpus)
+        resources = _resources(job, cpus, gpus)
         workers = 1 if args.inline else count_workers(resources, cpus, gpus)
     gpus_per_trial = min(1, gpus) if args.inline or not resources else resources.gpus_per_trial
     if args.configs:

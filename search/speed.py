@@ -20,6 +20,7 @@ from trainables.store import replace_file
 from trainables.views import SCALED
 
 STEPS = 4  # measured at the least, after one to warm up
+PLAYED = 16  # at a time, where a graph is recorded from an early one and then played
 LEAST_SECONDS = 1.0  # measured at the least, unless an epoch is shorter
 FORWARD_SHARE = 1 / 3  # what a forward pass costs of a step
 MOST = 8  # configurations
@@ -108,8 +109,9 @@ def measure(flat: Mapping[str, Value], bundle: DataBundle, threads: int | None) 
         training = Training(TrialConfig.from_flat(flat), bundle)
         images, batch = len(training.bundle.train), training.config.batch_size
         setup = time.perf_counter() - began
-        training.train_on(min(images, batch))  # warm up: allocators, kernels
-        step, busy = _timed(lambda: training.train_on(min(images, batch)), batch, images)
+        some = min(images, batch * (1 if training.stepper.recorder is None else PLAYED))
+        training.train_on(some)  # warm up: allocators, kernels
+        step, busy = _timed(lambda: training.train_on(some), batch, images)
     looked_at = len(training.bundle.val)  # and, in the tail of SWA, all images for its batch norms
     if norms_of(training.average.model):
         looked_at += round((1 - training.average.tail.start) * images)

@@ -43,7 +43,12 @@ class Tier:
     backbones: Mapping[str, str]
     extra: tuple[str, ...] = ()  # networks beside the families
     settings: Mapping[str, Dimension | Value] = field(default_factory=dict)
-    gpus: float = 1.0  # a trial, where there are any
+    gpus: float = 1.0  # a trial of its networks, where there are any
+
+    @property
+    def networks(self) -> frozenset[str]:
+        """All that its searches may have."""
+        return frozenset({*self.backbones.values(), *self.extra})
 
 
 # Families that are nothing without the weights their authors trained on faces, given by path.

@@ -2,21 +2,35 @@
 of it where a graph would."""
 
 import copy
+import gc
+import weakref
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from search.inline import save_error
 from trainables import device, trial
+from trainables.balance import Losses
 from trainables.batch import Batch
 from trainables.config import Flat, TrialConfig
-from trainables.cuda_graphs import SWITCH, Recorder, Watch, are_wanted
+from trainables.cuda_graphs import (
+    SWITCH,
+    NotRecorded,
+    Record,
+    Recorder,
+    Watch,
+    are_wanted,
+    record_on_gpu,
+)
 from trainables.data import cache
 from trainables.device import bring, constant, default_device
 from trainables.optim import Stepper
-from trainables.trial import Training
+from trainables.store import RunStore
+from trainables.trial import Training, run_trial
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 SMALL: Flat = {"backbone": "test_resnet", "image_size": 48, "batch_size": 8, "epochs": 3,
@@ -56,8 +70,7 @@ def recorded(flat: Flat, faces, images: int = 60) -> tuple[Training, FakeGraph]:
     """A trial after two epochs of so many images, with graphs."""
     training = Training(TrialConfig.from_flat({**SMALL, **flat}), cache.load(faces))
     graph = FakeGraph(training)
-    training.stepper.recorder = Recorder(training.stepper.parameters, graph.record)
-    training.stepper.recorder.pays = True
+    with_recorder(training, graph.record)
     return trained(training, images), graph
 
 
@@ -87,29 +100,68 @@ def test_a_step_in_which_numbers_are_read_is_not_recorded(faces, flat) -> None:
     assert graph.recorded == 0
 
 
-def test_what_cannot_be_recorded_trains_as_without(faces, caplog) -> None:
+def with_recorder(training: Training, record: Record) -> Recorder:
+    recorder = training.stepper.recorder = Recorder(training.stepper.parameters, record)
+    recorder.pays = True
+    return recorder
+
+
+def test_what_memory_is_too_short_for_trains_as_without(faces, caplog) -> None:
     training = Training(TrialConfig.from_flat(SMALL), cache.load(faces))
     tried = list[int]()
 
-    def refuse(work: Callable[[], object]):
+    def refuse(_: object) -> Any:
         tried.append(1)
-        raise RuntimeError("operation not permitted when stream is capturing")
+        raise torch.OutOfMemoryError("no room for a pool")
 
-    training.stepper.recorder = Recorder(training.stepper.parameters, refuse)
-    training.stepper.recorder.pays = True
+    with_recorder(training, refuse)
     trained(training, 60)
     assert len(tried) == 1
-    assert "not recorded as a CUDA graph: operation not permitted" in caplog.text
+    assert "not recorded as a CUDA graph: no room for a pool" in caplog.text
     plain = trained(Training(TrialConfig.from_flat(SMALL), cache.load(faces)), 60)
     for one, other in zip(training.model.parameters(), plain.model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_recording_that_breaks_off_ends_the_process(monkeypatch) -> None:
+    """The generator of the GPU would still think that it is recorded."""
+
+    class Broken:
+        def __enter__(self) -> None: ...
+        def __exit__(self, *_: object) -> None:
+            raise RuntimeError("operation failed\nlong explanation")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: Broken())
+    with pytest.raises(NotRecorded, match=r"CUDA error while .* \(operation failed\); .*GRAPHS=0"):
+        record_on_gpu(dict)
+
+
+def test_the_next_attempt_at_a_trial_that_failed_records_nothing(faces, tmp_path, monkeypatch):
+    asked = list[bool]()
+
+    def note(*_: object) -> bool:
+        asked.append(True)
+        return False
+
+    monkeypatch.setattr("trainables.cuda_graphs.are_wanted", note)
+    store = RunStore.create(tmp_path / "run", {})
+    name = store.create_trial(TrialConfig.from_flat({**SMALL, "epochs": 1}), 0)
+    list(run_trial(store.trial(name, store.hand_out(name)), faces))
+    assert asked == [True]
+    name = store.create_trial(TrialConfig.from_flat({**SMALL, "epochs": 1, "dropout": 0.3}), 1)
+    again = store.trial(name, store.hand_out(name))
+    save_error(again, NotRecorded("x"))
+    list(run_trial(again, faces))
+    assert asked == [True]
 
 
 def test_a_device_that_is_busy_gains_nothing(faces, monkeypatch) -> None:
     """A CPU has done its work when the call is back, as a GPU that waits for launches."""
     training = Training(TrialConfig.from_flat(SMALL), cache.load(faces))
     graph = FakeGraph(training)
-    recorder = training.stepper.recorder = Recorder(training.stepper.parameters, graph.record)
+    recorder = with_recorder(training, graph.record)
+    recorder.pays = None
     training.train_on(60)
     assert recorder.pays
     assert graph.recorded == 1
@@ -120,22 +172,64 @@ def test_a_device_that_is_busy_gains_nothing(faces, monkeypatch) -> None:
     assert graph.recorded == 1
 
 
-def test_short_memory_ends_recording() -> None:
+def test_the_memory_of_a_graph_is_free_after_its_epoch(faces) -> None:
+    training, graph = recorded({}, faces)
+    recorder = training.stepper.recorder
+    assert recorder is not None
+    assert recorder._tape is None
+    left = weakref.ref(recorder)
+    gc.disable()
+    try:
+        del training, graph, recorder
+        assert left() is None  # nothing goes in a circle
+    finally:
+        gc.enable()
+
+
+def test_short_memory_first_ends_recording(caplog) -> None:
     weight = torch.nn.Parameter(torch.ones(1))
     stepper = Stepper(torch.optim.SGD([weight], 0.1), 1.0, CPU)
     stepper.recorder = Recorder([weight])
-    stepper.free(Batch(torch.zeros(2, 3, 1, 1), torch.ones(2, 1), torch.zeros(2, 0)))
-    assert stepper.recorder is None
+    batch = Batch(torch.ones(4, 3, 1, 1), torch.ones(4, 1), torch.zeros(4, 0))
+    calls = list[int]()
+
+    def loss(piece: Batch, _: Batch) -> Losses:
+        calls.append(len(piece.images))
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("too much")
+        return Losses((weight * piece.images).mean())
+
+    stepper.step(batch, loss, by_task=True)  # which is never recorded
+    assert calls == [4, 4]
+    assert (stepper.recorder, stepper.parts) == (None, 1)
+    assert "no longer recorded" in caplog.text
 
 
 def test_graphs_are_of_trials_of_one_process_on_a_gpu(monkeypatch) -> None:
     gpu = torch.device("cuda")
-    monkeypatch.setenv(SWITCH, "1")
+    monkeypatch.delenv(SWITCH, raising=False)
     assert are_wanted(gpu, 1)
     assert not are_wanted(gpu, 2)
     assert not are_wanted(CPU, 1)
-    monkeypatch.delenv(SWITCH)
+    monkeypatch.setenv(SWITCH, "0")
     assert not are_wanted(gpu, 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU records, and there is none")
+@pytest.mark.parametrize("flat", [{}, {**TAUGHT, "loss": "balanced_softmax"}])
+def test_a_gpu_trains_the_same_with_graphs(faces, flat) -> None:
+    found = []
+    for records in (False, True):
+        config = TrialConfig.from_flat({**SMALL, **flat})
+        training = Training(config, cache.load(faces), may_record=records)
+        trained(training, 60)
+        if records:
+            recorder = training.stepper.recorder
+            assert recorder is not None
+            assert recorder.plays > 0 or recorder.pays is False
+        found.append(training.model.state_dict())
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], rtol=1e-5, atol=1e-6, msg=name)
 
 
 # --- what is watched for -------------------------------------------------------------------------
@@ -154,10 +248,10 @@ def elsewhere(monkeypatch) -> Iterator[None]:
     return
 
 
-LOSSES = ("cross_entropy", "class_balanced", "ldam", "focal", "balanced_softmax")
+OF_CLASSES = ("cross_entropy", "class_balanced", "ldam", "focal", "balanced_softmax")
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", OF_CLASSES)
 def test_nothing_crosses_from_the_second_step_on(faces, elsewhere, loss) -> None:
     """In the first, constants are sent."""
     flat: Flat = {**SMALL, **GUIDED, "loss": loss}

@@ -121,25 +121,6 @@ def test_several_gpus_or_ranks_make_a_trial_a_gang():
     assert (resources.size, resources.bundle, resources.max_concurrent) == (3, {"CPU": 1}, 5)
 
 
-@pytest.mark.parametrize(
-    ("tier", "words", "gpus", "share", "at_once"),
-    [
-        ("tiny", [], 2, 0.25, 8),  # four on each: one alone keeps a GPU busy for a tenth of a step
-        ("mid", [], 2, 1, 2),
-        ("tiny", ["--gpus-per-trial", "1"], 2, 1, 2),
-        ("tiny", [], 0, 0, 12),
-    ],
-)
-def test_small_networks_share_a_gpu(tier, words, gpus, share, at_once):
-    from search.cluster import count_workers
-    from search.prepare import choose_resources
-    from spaces.tiers import TIERS
-
-    resources = choose_resources(parser().parse(words), 12, gpus, TIERS[tier].gpus)
-    assert resources.gpus_per_trial == share
-    assert count_workers(resources, 12, gpus) == at_once
-
-
 def test_gpu_hours_without_gpus_are_refused(refused):
     told = refused(*SMOKE, "--gpus-per-trial", "0", "--gpu-hours", "3")
     assert "--gpu-hours 3 would never be used up, for no trial has a GPU: give --hours" in told

@@ -109,16 +109,19 @@ def train_epoch(
     stepper.norms, loss = None, partial(objective, model)
     sums: dict[str, Tensor] = {}
     steps = images = 0
-    for batch in batches:
-        learning_rate()
-        is_measured = objective.au_weight > 0 and stepper.norms is None and has_aus(batch)
-        found = stepper.step(batch, loss, is_measured)
-        average.update(model)
-        steps, images = steps + 1, images + len(batch.images)
-        for name, value in found.items():
-            sums[name] = len(batch.images) * value + sums.get(name, 0.0)
-        if steps % LOOK == 0:
-            means_of(sums, images, objective.ranks)
+    try:
+        for batch in batches:
+            learning_rate()
+            is_measured = objective.au_weight > 0 and stepper.norms is None and has_aus(batch)
+            found = stepper.step(batch, loss, is_measured)
+            average.update(model)
+            steps, images = steps + 1, images + len(batch.images)
+            for name, value in found.items():
+                sums[name] = len(batch.images) * value + sums.get(name, 0.0)
+            if steps % LOOK == 0:
+                means_of(sums, images, objective.ranks)
+    finally:
+        stepper.forget()
     return means_of(sums, images, objective.ranks)
 
 

@@ -66,23 +66,28 @@ class Stepper:
             try:
                 return self._step(batch, loss, by_task)
             except torch.OutOfMemoryError:
-                if self.parts >= len(batch.images):
+                if self.recorder is None and self.parts >= len(batch.images):
                     raise
-                self.parts *= 2
                 self.scaler = begun_anew(self.scaler, self.device)
-                self.free(batch)
+                self.cut(batch)
 
-    def free(self, batch: Batch) -> None:
-        """Let go of what a step that failed still holds."""
+    def cut(self, batch: Batch) -> None:
+        """After a step that was short of memory: let go of what it holds, and take smaller pieces;
+        first, where there is one, do without the graph, which has memory of its own."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.recorder = None  # it would hold memory, and pieces are not recorded
+        if self.recorder is not None:
+            self.recorder.forget()
+            self.recorder = None
+            log.warning("out of memory: steps are no longer recorded as a CUDA graph")
+        else:
+            self.parts *= 2
+            log.warning(
+                "out of memory: each batch of %d is now cut into %d micro-batches",
+                len(batch.images),
+                self.parts,
+            )
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        log.warning(
-            "out of memory: each batch of %d is now cut into %d micro-batches",
-            len(batch.images),
-            self.parts,
-        )
 
     def _step(self, batch: Batch, loss: BatchLoss, by_task: bool) -> Numbers:
         on_gpu = [self.device] if self.device.type == "cuda" else []
@@ -103,6 +108,11 @@ class Stepper:
         if self.balance.learns:
             self._learn(sums)
         return {name: value for name, value in sums.items() if name not in TASKS}
+
+    def forget(self) -> None:
+        """Let go of what served the steps of an epoch."""
+        if self.recorder is not None:
+            self.recorder.forget()
 
     @property
     def _is_plain(self) -> bool:
@@ -169,8 +179,7 @@ def rehearse(stepper: Stepper, replica: Replica, batch: Batch, loss: BatchLoss) 
                 stepper.backward(piece, piece, loss, 1.0, gradients)
                 break
             except torch.OutOfMemoryError:
-                stepper.parts *= 2
-                stepper.free(batch)
+                stepper.cut(batch)
     stepper.optimizer.zero_grad(set_to_none=True)
     del state
     (parts,) = replica.ranks.most(stepper.parts)

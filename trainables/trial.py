@@ -55,7 +55,8 @@ def run_trial(store: TrialStore, data: Path) -> Iterator[Row]:
         yield from run_features_trial(store, data)
         return
     ranks = here()
-    trial = ranks.together(lambda: Training(store.config(), entry.load(data), ranks))
+    is_new = store.read("error.txt") is None  # a graph may be what an earlier attempt died of
+    trial = ranks.together(lambda: Training(store.config(), entry.load(data), ranks, is_new))
     trial.plan = agreed(trial.plan)  # not while it is built: a rank may fail there
     row = checkpoint.resume(trial, store)
     if row is not None:
@@ -76,7 +77,13 @@ def seed_everything(*parts: object) -> int:
 class Training:
     """The state of one trial between epochs: model, average, optimiser, epoch."""
 
-    def __init__(self, config: TrialConfig, bundle: DataBundle, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self,
+        config: TrialConfig,
+        bundle: DataBundle,
+        ranks: Ranks = ALONE,
+        may_record: bool = True,
+    ) -> None:
         check_config(config)
         refuse_leaks(config, bundle.name)
         bundle = extended(config, fold_of(bundle, config))
@@ -107,7 +114,7 @@ class Training:
         balance = BALANCES[config.au_balance.name](**config.au_balance.args)
         ascent = Ascent(config.sam, self.model) if config.sam else None
         self.stepper = Stepper(self.optimizer, config.clip, self.device, balance, ascent)
-        if cuda_graphs.are_wanted(self.device, ranks.size):
+        if may_record and cuda_graphs.are_wanted(self.device, ranks.size):
             self.stepper.recorder = cuda_graphs.Recorder(self.stepper.parameters)
         self.plan = make_plan(config, bundle, model.backbone.strides, ranks, self.device)
 

@@ -81,6 +81,7 @@ class Recorded:
 
 def measure(config: TrialConfig, bundle: Any, args: argparse.Namespace) -> dict[str, Any]:
     steps = variants(config, bundle, not args.no_compile)
+    seconds(Limit(config, bundle).step, 3)  # a GPU starts, and looks for its kernels
     first = {name: seconds(step, 3) for name, step in steps.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(args.repeats):
