@@ -5,7 +5,8 @@ python tests/benchmarks/growth.py [--only WORDS ...] [--most 10000] [--results F
 Over trials (10 to 10,000), classes (7 to 1,000) and models to make an ensemble of (10 to 5,000):
 processor time on one thread, the least of some repeats. The exponent is the slope of log(cost)
 against log(size), with its interval of 95 %; a step (a decision, a row) counts as often as there
-are trials. Writes growth.json and growth.svg.
+are trials. Writes growth.json and growth.svg, which also shows what `data.py growth` has found by
+images (by the clock).
 """
 
 import argparse
@@ -76,11 +77,26 @@ def with_others(path: Path, found: list[dict[str, Any]]) -> list[dict[str, Any]]
     return list({(case["axis"], case["name"]): case for case in [*before, *found]}.values())
 
 
+def by_images(path: Path) -> list[dict[str, Any]]:
+    """What data.py has found, as cases."""
+    if not path.exists():
+        return []
+    cases = []
+    for row in json.loads(path.read_text()).get("growth", {}).get("rows", []):
+        seconds = {int(k.replace(",", "")): v for k, v in row.items() if k[0].isdigit()}
+        sizes, costs = list(seconds), list(seconds.values())
+        slope, half = exponent(sizes, costs)
+        shown = {"sizes": sizes, "seconds": costs, "exponent": slope, "half": half}
+        cases.append({"axis": "images", "name": row["step"], **shown})
+    return cases
+
+
 def plot(found: list[dict[str, Any]]) -> str:
     """Cost against size, both logarithmic, a panel an axis; dotted: n log n. As SVG."""
     panels = list(dict.fromkeys(f["axis"] for f in found))
+    height = 270 + 13 * max(sum(f["axis"] == axis for f in found) for axis in panels)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{330 * len(panels)}" height="420" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{330 * len(panels)}" height="{height}" '
         'font-family="sans-serif" font-size="10"><rect width="100%" height="100%" fill="white"/>'
     ]
     for number, axis in enumerate(panels):
@@ -141,7 +157,7 @@ def main() -> None:
     args.results.mkdir(parents=True, exist_ok=True)
     kept = with_others(args.results / "growth.json", [{**case, **about} for case in found])
     (args.results / "growth.json").write_text(json.dumps({"cases": kept}, indent=1) + "\n")
-    (args.results / "growth.svg").write_text(plot(kept))
+    (args.results / "growth.svg").write_text(plot([*kept, *by_images(args.results / "data.json")]))
 
 
 if __name__ == "__main__":
