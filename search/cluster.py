@@ -29,8 +29,12 @@ ENVIRONMENT = {  # a user's own value stands
 CALM_SECONDS = 5.0  # waited for at the most before Ray is stopped, see `stop_ray`
 OBJECT_STORE_BYTES = 100 * 2**20  # data travels as a path; 78 MiB is the least that Ray takes
 
-
 PLACEMENTS = {"pack": "PACK", "strict-pack": "STRICT_PACK", "spread": "SPREAD"}  # ours -> Ray's
+
+ASKS_FOR_TOKEN = (  # Ray sends none to an address that is given, unless told to
+    ". If it asks for a token, as `ray start` says when it does, set RAY_AUTH_MODE=token here; the "
+    "token is in ~/.ray/auth_token or RAY_AUTH_TOKEN"
+)
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,10 @@ def _init(options: dict[str, Any]) -> Any:
     """`ray.init`, whose bare exceptions become OSError."""
     try:
         return ray.init(**options)
+    except ConnectionError as error:
+        if options["address"] == "local" or "RAY_AUTH_MODE" in os.environ:
+            raise
+        raise OSError(f"{error}{ASKS_FOR_TOKEN}") from error
     except (OSError, ValueError):
         raise
     except Exception as error:  # for instance when a busy machine starts it too slowly

@@ -220,3 +220,20 @@ def test_a_ray_that_does_not_start_is_told_in_a_line(monkeypatch, address, messa
     monkeypatch.setattr(ours.ray, "init", fail)
     with pytest.raises(OSError, match=message):
         start_ray(address)
+
+
+def test_who_cannot_join_hears_of_tokens(monkeypatch) -> None:
+    """Ray names the address alone, after twenty lines of C++."""
+
+    def refuse(**_: object) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379")
+
+    monkeypatch.setattr("ray.init", refuse)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(
+        OSError, match="6379. If it asks for a token, .*MODE=token here"
+    ):
+        start_ray("10.0.0.1:6379")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with pytest.raises(OSError, match="6379$"):
+        start_ray("10.0.0.1:6379")
