@@ -230,9 +230,7 @@ def test_who_cannot_join_hears_of_tokens(monkeypatch) -> None:
 
     monkeypatch.setattr("ray.init", refuse)
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    with pytest.raises(
-        OSError, match="6379. If it asks for a token, .*MODE=token here"
-    ):
+    with pytest.raises(OSError, match="6379. If it asks for a token, .*MODE=token here"):
         start_ray("10.0.0.1:6379")
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     with pytest.raises(OSError, match="6379$"):

@@ -1,5 +1,6 @@
 """One trial: it learns, resumes exactly, fails with its reason, and does what its settings say."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,7 +97,22 @@ def test_a_torn_state_is_passed_over_for_the_one_before(faces, tmp_path) -> None
     assert [timeless(row) for row in trial.history()] == wanted
 
 
-def test_a_crash_between_state_and_row_is_healed(faces, tmp_path) -> None:
+def test_a_crash_between_row_and_state_is_healed(faces, tmp_path) -> None:
+    trial = new_trial(tmp_path, {})
+    rows = run_trial(trial, faces)
+    wanted = [next(rows), next(rows)]
+    rows.close()
+    (trial.path / "previous.pt").replace(trial.path / "last.pt")
+    again = run_trial(trial, faces)
+    assert next(again) == wanted[0]
+    assert timeless(next(again)) == timeless(wanted[1])
+    assert (trial.path / "history.jsonl").read_bytes().count(b"\n") == 2
+    again.close()
+    assert trial.history() == wanted
+
+
+def test_a_state_whose_row_is_lost_is_passed_over(faces, tmp_path, caplog) -> None:
+    """As after a loss of power: neither file is forced to the disk."""
     trial = new_trial(tmp_path, {})
     rows = run_trial(trial, faces)
     wanted = [next(rows), next(rows)]
@@ -104,8 +120,51 @@ def test_a_crash_between_state_and_row_is_healed(faces, tmp_path) -> None:
     history = (trial.path / "history.jsonl").read_bytes().splitlines(keepends=True)
     (trial.path / "history.jsonl").write_bytes(history[0])
     again = run_trial(trial, faces)
-    assert next(again) == wanted[1]
-    assert trial.history() == wanted
+    assert next(again) == wanted[0]
+    assert "epoch 2 of last.pt is not on record" in caplog.text
+    assert timeless(next(again)) == timeless(wanted[1])
+
+
+def test_a_state_is_written_while_images_are_scored_and_then_put(faces, tmp_path, monkeypatch):
+    trial = new_trial(tmp_path, {"epochs": 3})
+    seen, predict = list[tuple[int, bool, bool]](), Training.predict
+
+    def watched(training, split):
+        deadline = time.monotonic() + 60
+        while training.epoch < 3 and not list(trial.path.glob(".last.pt.*")):
+            assert time.monotonic() < deadline
+        drafts, last = list(trial.path.glob(".last.pt.*")), trial.path / "last.pt"
+        seen.append((training.epoch, bool(drafts), last.exists()))
+        return predict(training, split)
+
+    monkeypatch.setattr(Training, "predict", watched)
+    rows = run_trial(trial, faces)
+    next(rows)
+    assert not list(trial.path.glob(".last.pt.*"))
+    list(rows)
+    # At its end, which is timed, nothing is written beside; the test images are looked at last.
+    assert seen == [(1, True, False), (2, True, True), (3, False, True), (3, False, True)]
+
+
+def test_a_trial_that_fails_while_its_state_is_written_leaves_no_draft(
+    faces, tmp_path, monkeypatch
+) -> None:
+    trial = new_trial(tmp_path, {})
+
+    def fail(*_: object) -> None:
+        raise FloatingPointError("predictions are not finite")
+
+    monkeypatch.setattr(Training, "predict", fail)
+    with pytest.raises(FloatingPointError):
+        next(run_trial(trial, faces))
+    assert list(trial.path.glob("*last.pt*")) == []
+
+
+def test_the_draft_of_a_worker_that_was_killed_goes(faces, tmp_path) -> None:
+    trial = new_trial(tmp_path, {})
+    (trial.path / ".last.pt.0123").write_bytes(b"half a state")
+    next(run_trial(trial, faces))
+    assert [path.name for path in trial.path.glob("*last.pt*")] == ["last.pt"]
 
 
 def test_a_crash_before_the_verdict_is_healed(faces, tmp_path) -> None:

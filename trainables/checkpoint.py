@@ -1,55 +1,106 @@
 """What of a trial is stored after an epoch, and how it goes on from there."""
 
+import json
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save as safetensors_bytes
 
 from trainables import state
 from trainables.looking import look
-from trainables.store import Row, TrialResult, TrialStore
+from trainables.store import Draft, Row, TrialResult, TrialStore
 
 if TYPE_CHECKING:
     from trainables.trial import Training
 
 
-def save(training: "Training", store: TrialStore, row: Row) -> None:
-    """Store the epoch: predictions, state, and last of all the row that says it is there."""
-    test, views = None, dict[str, bytes]()
-    if row["done"]:
-        test, test_logits = training.predict(training.bundle.test)
-        views = look(training, {"val": training.val_logits, "test": test_logits})
-    if not training.ranks.is_first:
-        return
-    store.save_predictions("val", training.val)
-    if test is not None:
-        store.save_predictions("test", test)
-        for name, data in views.items():
-            store.write(name, data)
-        weights = training.average.model.state_dict()
-        tensors = {name: value.cpu().contiguous() for name, value in weights.items()}
-        store.write("weights.safetensors", safetensors_bytes(tensors))
-    store.save_state(state.pack(_snapshot(training, row)))
-    store.append(row)
-    _close(training, store, row)
+class Keeper:
+    """Stores the epochs of a trial. Its state, which is the most by far, is written by a thread
+    while the images are scored: weights and moments no longer change then."""
+
+    def __init__(self, training: "Training", store: TrialStore) -> None:
+        self.training, self.store = training, store
+        self._pool = ThreadPoolExecutor(1, "state")
+        self._draft: Future[Draft] | None = None
+        self._known = {row["epoch"] for row in store.history()}  # a state may be older than its row
+        if training.ranks.is_first:
+            store.drop_drafts()
+
+    def begin(self) -> None:
+        """Write the state of the epoch that is trained; it is put in its place by `save`."""
+        if self.training.ranks.is_first:
+            write = state.writing(_snapshot(self.training))
+            self._draft = self._pool.submit(self.store.draft_state, write)
+
+    def save(self, row: Row) -> None:
+        """Store the epoch: predictions, then the row, and last of all the state, which says that
+        all is there. Raises DiskFull, and Fenced."""
+        training, store = self.training, self.store
+        test, views = None, dict[str, bytes]()
+        if row["done"]:
+            test, test_logits = training.predict(training.bundle.test)
+            views = look(training, {"val": training.val_logits, "test": test_logits})
+        if not training.ranks.is_first:
+            return
+        if self._draft is None:
+            self.begin()
+        assert self._draft is not None
+        draft = self._draft.result()
+        store.save_predictions("val", training.val)
+        if test is not None:
+            store.save_predictions("test", test)
+            for name, data in views.items():
+                store.write(name, data)
+            weights = training.average.model.state_dict()
+            tensors = {name: value.cpu().contiguous() for name, value in weights.items()}
+            store.write("weights.safetensors", safetensors_bytes(tensors))
+        if row["epoch"] not in self._known:
+            store.append(row)
+        store.put_state(draft)
+        self._draft = None
+        _close(training, store, row)
+
+    def close(self) -> None:
+        """Remove what has not been put in its place."""
+        self._pool.shutdown()
+        if self._draft is not None:
+            with suppress(Exception):  # it could not be written
+                self._draft.result().drop()
+
+
+@contextmanager
+def kept(training: "Training", store: TrialStore) -> Iterator[Keeper]:
+    """A keeper, closed with the block."""
+    keeper = Keeper(training, store)
+    try:
+        yield keeper
+    finally:
+        keeper.close()
 
 
 def resume(training: "Training", store: TrialStore) -> Row | None:
     """Go back to the last state that is whole, if there is one; the row of its epoch."""
-    found = state.whole(store) if training.ranks.is_first else None
-    data = training.ranks.broadcast(found[0] if found else None)  # one reader decides for all
-    if data is None:
+    found, rows, ranks = None, list[Row](), training.ranks
+    if ranks.is_first:
+        history = {row["epoch"]: row for row in store.history()}
+        found = state.whole(store, history)
+        rows = [row for epoch, row in history.items() if found and epoch <= found[1]["epoch"]]
+    data = ranks.broadcast(found[0] if found else None)  # one reader decides for all
+    told = ranks.broadcast(json.dumps(rows).encode() if found else None)
+    if data is None or told is None:
         return None
-    saved = found[1] if found else state.unpack(data)
-    _restore(training, saved)
-    row: Row = saved["row"]
-    if training.ranks.is_first:
-        if training.epoch not in {r["epoch"] for r in store.history()}:
-            store.append(row)  # killed between the two writes
-        _close(training, store, row)
-    return row
+    _restore(training, found[1] if found else state.unpack(data))
+    rows = json.loads(told)
+    training.seconds = sum(row["seconds"] for row in rows)
+    last: Row = rows[-1]
+    if ranks.is_first:
+        _close(training, store, last)
+    return last
 
 
-def _snapshot(training: "Training", row: Row) -> dict[str, Any]:
+def _snapshot(training: "Training") -> dict[str, Any]:
     return {
         "model": training.model.state_dict(),
         "average": training.average.model.state_dict(),
@@ -58,8 +109,7 @@ def _snapshot(training: "Training", row: Row) -> dict[str, Any]:
         "scaler": training.stepper.scaler.state_dict(),
         "balance": training.stepper.balance.state(),
         "parts": training.stepper.parts,
-        "seconds": training.seconds,
-        "row": row,
+        "epoch": training.epoch,
     }
 
 
@@ -71,8 +121,7 @@ def _restore(training: "Training", saved: dict[str, Any]) -> None:
     if saved["scaler"]:  # empty where the precision needed none
         training.stepper.scaler.load_state_dict(saved["scaler"])
     training.stepper.balance.restore(saved["balance"])
-    training.stepper.parts, training.seconds = saved["parts"], saved["seconds"]
-    training.epoch = saved["row"]["epoch"]
+    training.stepper.parts, training.epoch = saved["parts"], saved["epoch"]
 
 
 def _close(training: "Training", store: TrialStore, row: Row) -> None:

@@ -1,21 +1,20 @@
-"""Where a trial goes on from: its state as bytes, and which of the stored states is whole."""
+"""Where a trial goes on from: its state as a file, and which of the stored states is whole."""
 
 import io
 import logging
+from collections.abc import Collection
 from typing import Any
 
 import torch
 
-from trainables.store import STATE_FILES, TrialStore
+from trainables.store import STATE_FILES, TrialStore, Write
 
 log = logging.getLogger(__name__)
 
 
-def pack(state: dict[str, Any]) -> bytes:
-    """The state as the bytes of a file."""
-    data = io.BytesIO()
-    torch.save(state, data)
-    return data.getvalue()
+def writing(state: dict[str, Any]) -> Write:
+    """What writes the state to a file: straight there, in a quarter of the time."""
+    return lambda file: torch.save(state, file)
 
 
 def unpack(data: bytes) -> dict[str, Any]:
@@ -24,8 +23,8 @@ def unpack(data: bytes) -> dict[str, Any]:
     return state
 
 
-def whole(store: TrialStore) -> tuple[bytes, dict[str, Any]] | None:
-    """The newest stored state that can be read, as bytes and as it is; None where there is none.
+def whole(store: TrialStore, epochs: Collection[int]) -> tuple[bytes, dict[str, Any]] | None:
+    """The newest stored state that can be read and is of one of the epochs, as bytes and as it is.
 
     Writing is atomic, and yet a loss of power can leave half a file; the state before is kept.
     """
@@ -35,8 +34,12 @@ def whole(store: TrialStore) -> tuple[bytes, dict[str, Any]] | None:
             continue
         try:
             state = unpack(data)
+            epoch = state["epoch"]
         except Exception as error:  # whatever half a file may look like
             log.warning("trial %s: %s cannot be read (%s)", store.id, name, error)
+            continue
+        if epoch not in epochs:
+            log.warning("trial %s: epoch %d of %s is not on record", store.id, epoch, name)
             continue
         if name != STATE_FILES[0]:
             store.write(STATE_FILES[0], data)  # else the torn one would take its place

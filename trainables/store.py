@@ -3,10 +3,10 @@
 runs/<name>/run.json                     what was asked: space, data, seed, budget, versions
             trials/<id>/config.json      the driver, before the trial is handed out
                         attempt          the driver, at each hand-out: fences late writers
-                        last.pt          the trial, each epoch: weights and the epoch's row (first)
+                        val.npz test.npz the trial, each epoch: predictions (first)
+                        history.jsonl    the trial, each epoch: the row
+                        last.pt          the trial, each epoch: where to go on from (last)
                         previous.pt      the state before, should the last one turn out torn
-                        val.npz test.npz the trial, each epoch: predictions
-                        history.jsonl    the trial, each epoch: the row (last)
                         result.json      how the trial ended
 N images, K classes, A action units.
 """
@@ -16,11 +16,11 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,27 +87,54 @@ def _telling(path: Path) -> Iterator[None]:
         raise DiskFull(error.errno, f"{error.strerror}; writing", str(path)) from error
 
 
-def replace_file(
-    path: Path, data: bytes, is_durable: bool = False, keep: Path | None = None
-) -> None:
-    """Write a file whole: a reader sees the old content or the new, never a part.
+Write = Callable[[BinaryIO], object]
 
-    A durable file is on the disk when this returns, so that it survives a loss of power.
-    With `keep` the old file gets that name, once the new one is written.
-    """
-    tmp = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # unique among nodes too
+
+@dataclass(frozen=True)
+class Draft:
+    """A file written whole under another name, which is not yet in its place."""
+
+    path: Path
+    written: Path
+
+    def put(self, keep: Path | None = None) -> None:
+        """Put it there; with `keep` the file that was there gets that name."""
+        if keep is not None:
+            with suppress(FileNotFoundError):
+                self.path.replace(keep)
+        self.written.replace(self.path)
+
+    def drop(self) -> None:
+        """Remove it, unless it has been put in its place."""
+        self.written.unlink(missing_ok=True)
+
+
+def draft(path: Path, write: Write, is_durable: bool = False) -> Draft:
+    """What `write` makes of a new file that is to be put at the path. Raises DiskFull."""
+    found = Draft(path, path.with_name(f".{path.name}.{uuid.uuid4().hex}"))  # unique among nodes
     try:
-        with _telling(path), tmp.open("wb") as file:
-            file.write(data)
+        with _telling(path), found.written.open("wb") as file:
+            write(file)
             if is_durable:
                 file.flush()
                 os.fsync(file.fileno())
-        if keep is not None:
-            with suppress(FileNotFoundError):
-                path.replace(keep)
-        tmp.replace(path)
+    except BaseException:
+        found.drop()
+        raise
+    return found
+
+
+def replace_file(path: Path, data: bytes | Write, is_durable: bool = False) -> None:
+    """Write a file whole: a reader sees the old content or the new, never a part.
+
+    A durable file is on the disk when this returns, so that it survives a loss of power.
+    """
+    write: Write = (lambda file: file.write(data)) if isinstance(data, bytes) else data
+    whole = draft(path, write, is_durable)
+    try:
+        whole.put()
     finally:
-        tmp.unlink(missing_ok=True)
+        whole.drop()
 
 
 def write_json(path: Path, data: object) -> None:
@@ -167,16 +194,26 @@ class TrialStore:
         self._fence()
         replace_file(self.path / name, data)
 
-    def save_state(self, data: bytes) -> None:
-        """Store where to go on from; the state before stays, in case this one gets torn."""
+    def draft_state(self, write: Write) -> Draft:
+        """Where to go on from, written and not yet in its place."""
         self._fence()
-        last, previous = (self.path / name for name in STATE_FILES)
-        replace_file(last, data, keep=previous)
+        return draft(self.path / STATE_FILES[0], write)
+
+    def put_state(self, state: Draft) -> None:
+        """Go on from there; the state before stays, in case this one gets torn."""
+        self._fence()
+        state.put(keep=self.path / STATE_FILES[1])
 
     def discard_state(self) -> None:
         """Nobody goes on from here: it is several times the size of the weights."""
         for name in STATE_FILES:
             self.discard(name)
+        self.drop_drafts()
+
+    def drop_drafts(self) -> None:
+        """Remove states that a worker which was killed has not put in their place."""
+        for path in self.path.glob(f".{STATE_FILES[0]}.*"):
+            path.unlink(missing_ok=True)
 
     def read(self, name: str) -> bytes | None:
         try:

@@ -61,10 +61,11 @@ def run_trial(store: TrialStore, data: Path) -> Iterator[Row]:
     row = checkpoint.resume(trial, store)
     if row is not None:
         yield row
-    while trial.epoch < trial.config.epochs:
-        row = trial.run_epoch()
-        checkpoint.save(trial, store, row)
-        yield row
+    with checkpoint.kept(trial, store) as keeper:
+        while trial.epoch < trial.config.epochs:
+            row = trial.run_epoch(keeper.begin)
+            keeper.save(row)
+            yield row
 
 
 def seed_everything(*parts: object) -> int:
@@ -126,8 +127,12 @@ class Training:
         self.stepper.replica = Replica(self.model, self.ranks)
         return self.stepper.replica
 
-    def run_epoch(self) -> Row:
-        """Train one epoch and score it on the validation images."""
+    def run_epoch(self, on_trained: Callable[[], None] = lambda: None) -> Row:
+        """Train one epoch and score it on the validation images.
+
+        `on_trained` is called in between, when there is more to train: what it does beside the
+        scoring must not change the time that a model takes, which the last epoch measures.
+        """
         started = time.monotonic()
         progress, balance = self.epoch / self.config.epochs, self.stepper.balance
         seed = seed_everything(self.config.seed, "epoch", self.epoch)  # so that a resume is exact
@@ -147,6 +152,8 @@ class Training:
         if self.average.is_mean:
             self._estimate_norms(progress, order, seed)
         self.epoch += 1
+        if self.epoch < self.config.epochs:
+            on_trained()
         self.val, self.val_logits = self.predict(self.bundle.val)
         seconds, gib = self.ranks.most(time.monotonic() - started, peak_gib(self.device))
         self.seconds += seconds

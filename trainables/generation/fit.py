@@ -195,7 +195,7 @@ def fit(fitting: Fitting, folder: Path, seen: str, every: int = 500) -> Iterator
             lines = "".join(json.dumps(row) + "\n" for row in rows)
             replace_file(folder / LOSSES, lines.encode())
             saved = {**fitting.state(), "seen": seen}
-            replace_file(folder / CHECKPOINT, state.pack(saved), is_durable=True)
+            replace_file(folder / CHECKPOINT, state.writing(saved), is_durable=True)
         yield losses
 
 

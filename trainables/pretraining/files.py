@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trainables.pretraining.record import Record, as_metadata
-from trainables.store import Row, replace_file
+from trainables.store import Row, Write, replace_file
 
 SUFFIX = ".safetensors"
 
@@ -76,8 +76,8 @@ class Files:
     def forget_state(self) -> None:
         self.state.unlink(missing_ok=True)
 
-    def save_state(self, data: bytes) -> None:
-        replace_file(self.state, data)
+    def save_state(self, write: Write) -> None:
+        replace_file(self.state, write)
 
     def finish(self, tensors: Mapping[str, Tensor], record: Record, picture: bytes | None) -> None:
         """Write the picture, then the weights, and let go of the state."""

@@ -62,7 +62,7 @@ def pretrain(settings: Settings, pool: Pool, files: Files, is_fresh: bool = Fals
         if row["done"]:
             finish(run, files)
         elif time.monotonic() - saved_at >= SAVE_SECONDS:
-            files.save_state(pack(run))
+            files.save_state(state.writing(state_of(run)))
             saved_at = time.monotonic()
         files.log(run.rows)
         yield row
@@ -192,18 +192,16 @@ def identity(settings: Settings, pool: Pool) -> dict[str, Any]:
     return {**settings.as_json(), "images": pool.proof.seen_digest}
 
 
-def pack(run: Pretraining) -> bytes:
-    """The state of a pretraining as the bytes of a file."""
-    return state.pack(
-        {
-            "identity": identity(run.settings, run.pool),
-            "module": run.module.state_dict(),
-            "optimizer": run.stepper.optimizer.state_dict(),
-            "scaler": run.stepper.scaler.state_dict(),
-            "parts": run.stepper.parts,
-            "rows": run.rows,
-        }
-    )
+def state_of(run: Pretraining) -> dict[str, Any]:
+    """What a pretraining goes on from."""
+    return {
+        "identity": identity(run.settings, run.pool),
+        "module": run.module.state_dict(),
+        "optimizer": run.stepper.optimizer.state_dict(),
+        "scaler": run.stepper.scaler.state_dict(),
+        "parts": run.stepper.parts,
+        "rows": run.rows,
+    }
 
 
 def resume(run: Pretraining, files: Files) -> None:
