@@ -45,6 +45,8 @@ def _run_one(
         raise  # the end of the search, not of this trial
     except Exception as problem:
         error = save_error(store, problem)
+        if "CUDA error" in error:  # no more can be trained in this process
+            raise OSError(error) from problem
     finally:
         close(rows)
     search.on_end(handout.id, error)

@@ -193,9 +193,10 @@ def disk_bytes(speeds: Iterable[Speed], bundle: DataBundle, trials: int, complet
 
 
 def state_bytes(speeds: Iterable[Speed], at_once: int) -> int:
-    """What the states of unfinished trials take on top while the search runs, two of each."""
+    """What the states of unfinished trials take on top while the search runs: of each the last, the
+    one before and the one that is being written."""
     largest = max(speed.parameters for speed in speeds)
-    return 2 * STATE_COPIES * 4 * largest * at_once
+    return 3 * STATE_COPIES * 4 * largest * at_once
 
 
 def predictions_bytes(bundle: DataBundle) -> int:

@@ -58,12 +58,12 @@ def _rank(
 def run_shared(store: TrialStore, data: Path) -> Iterator[Row]:
     """A trial whose score needs every rank at every epoch; `weights` names a fault at `fold`."""
     config, ranks = store.config(), here()
+    known = {row["epoch"]: row for row in store.history()}
     saved = ranks.broadcast(store.read("last.pt") if ranks.is_first else None)
     total, epoch = (0.0, 0)
     if saved is not None:
-        total, row = json.loads(saved)
-        epoch = row["epoch"]
-        yield row
+        total, epoch = json.loads(saved)
+        yield known[epoch]
     while epoch < config.epochs:
         epoch += 1
         if epoch == config.fold:
@@ -74,9 +74,10 @@ def run_shared(store: TrialStore, data: Path) -> Iterator[Row]:
         row = {"epoch": epoch, "score": total / config.epochs, "seconds": 1.0, "pids": str(pids)}
         row["done"] = epoch == config.epochs
         if ranks.is_first:
-            store.write("last.pt", json.dumps([total, row]).encode())
-            store.append(row)
-        yield row
+            if epoch not in known:
+                store.append(row)
+            store.write("last.pt", json.dumps([total, epoch]).encode())
+        yield known.get(epoch, row)
 
 
 def _fault(kind: str, is_first: bool, store: TrialStore) -> None:

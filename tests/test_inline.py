@@ -109,6 +109,21 @@ def test_a_trial_that_raises_fails_with_its_reason_and_the_others_go_on(tmp_path
     assert {r.result.status for r in others} <= {"completed", "stopped"}
 
 
+def test_a_process_that_a_gpu_has_spoilt_trains_no_more(tmp_path):
+    """The trial stays open, so that a resume trains it."""
+    search, began = start(tmp_path), []
+
+    def spoilt(store, data):
+        began.append(store.id)
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        yield
+
+    with pytest.raises(OSError, match="RuntimeError: CUDA error: an illegal memory access"):
+        run_inline(search, tmp_path, spoilt)
+    assert len(began) == 1
+    assert search.store.trial(began[0]).result() is None
+
+
 def test_the_observer_is_told_from_start_to_stop(tmp_path):
     watching = Counter()
     run_inline(start(tmp_path, budget=2), tmp_path, run_toy, watching)

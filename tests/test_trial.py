@@ -1,15 +1,18 @@
 """One trial: it learns, resumes exactly, fails with its reason, and does what its settings say."""
 
+import errno
+import io
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Generator, nn
 
-from trainables import loop, metrics
+from trainables import loop, metrics, state
 from trainables.augment import Batch
 from trainables.averages import Average
 from trainables.balance import Losses
@@ -18,7 +21,7 @@ from trainables.data import cache
 from trainables.data.bundle import DataBundle, Split
 from trainables.optim import Stepper, micro_batches
 from trainables.ranks import ALONE
-from trainables.store import Row, RunStore, TrialStore
+from trainables.store import DiskFull, Row, RunStore, TrialStore
 from trainables.trial import Training, run_trial
 
 QUICK: Flat = {"backbone": "test_resnet", "image_size": 48, "epochs": 3, "lr": 3e-3}
@@ -357,3 +360,41 @@ def test_unlabelled_images_do_not_dilute_the_au_loss(faces) -> None:
 def test_a_fold_that_there_is_not_is_refused(faces) -> None:
     with pytest.raises(ValueError, match="not among 1 folds"):
         Training(TrialConfig.from_flat({**QUICK, "fold": 1}), cache.load(faces))
+
+
+class Disk(io.RawIOBase):
+    """A file on a disk that is full after so many bytes."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.room -= len(memoryview(data).cast("B"))
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return len(memoryview(data).cast("B"))
+
+
+@pytest.mark.parametrize("room", [0, 1 << 20, (16 << 20) - 1, (32 << 20) + 100])
+def test_a_disk_that_is_full_is_told_as_such(room) -> None:
+    """In the middle of a tensor torch tells of a broken archive in its place."""
+    write = state.writing({"weights": [torch.zeros(1 << 22) for _ in range(2)]})
+    with pytest.raises(OSError, match="No space left") as told:
+        write(io.BufferedWriter(Disk(room)))
+    assert told.value.errno == errno.ENOSPC
+
+
+def test_a_trial_whose_state_finds_no_room_says_so(faces, tmp_path, monkeypatch) -> None:
+    trial = new_trial(tmp_path, {})
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(DiskFull):
+        next(run_trial(trial, faces))
+    assert list(trial.path.glob("*last.pt*")) == []
+    assert trial.history() == []

@@ -43,12 +43,10 @@ def run_toy(store: TrialStore, data: Path) -> Iterator[Row]:
     """Honest unless `weights` names a fault and `fold` the epoch of it."""
     config = store.config()
     total, epoch = 0.0, 0
+    known = {row["epoch"]: row for row in store.history()}  # as a real trial: row, then state
     if (saved := store.read("last.pt")) is not None:
-        total, row = json.loads(saved)
-        epoch = row["epoch"]
-        if row not in store.history():
-            store.append(row)
-        yield row
+        total, epoch = json.loads(saved)
+        yield known[epoch]
     while epoch < config.epochs:
         epoch += 1
         if epoch == config.fold:
@@ -56,8 +54,11 @@ def run_toy(store: TrialStore, data: Path) -> Iterator[Row]:
         total += quality(config)
         row = {"epoch": epoch, "score": total / config.epochs, "seconds": 2.0, "pid": os.getpid()}
         row["done"] = epoch == config.epochs
-        store.write("last.pt", json.dumps([total, row]).encode())
-        store.append(row)
+        if epoch in known:
+            row = known[epoch]
+        else:
+            store.append(row)
+        store.write("last.pt", json.dumps([total, epoch]).encode())
         if row["done"]:
             store.finish(TrialResult("completed", {"score": row["score"]}, epoch, 2.0 * epoch))
         yield (

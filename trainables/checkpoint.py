@@ -24,7 +24,7 @@ class Keeper:
         self.training, self.store = training, store
         self._pool = ThreadPoolExecutor(1, "state")
         self._draft: Future[Draft] | None = None
-        self._known = {row["epoch"] for row in store.history()}  # a state may be older than its row
+        self._known = {row["epoch"]: row for row in store.history()}  # some may have no state yet
         if training.ranks.is_first:
             store.drop_drafts()
 
@@ -34,16 +34,23 @@ class Keeper:
             write = state.writing(_snapshot(self.training))
             self._draft = self._pool.submit(self.store.draft_state, write)
 
-    def save(self, row: Row) -> None:
-        """Store the epoch: predictions, then the row, and last of all the state, which says that
-        all is there. Raises DiskFull, and Fenced."""
+    def save(self, row: Row) -> Row:
+        """Store the epoch: predictions, then the row, and last of all the state. The row that is on
+        record, which is an earlier one where a trial was killed before its state was in its place.
+
+        Raises DiskFull, and Fenced.
+        """
         training, store = self.training, self.store
         test, views = None, dict[str, bytes]()
         if row["done"]:
             test, test_logits = training.predict(training.bundle.test)
             views = look(training, {"val": training.val_logits, "test": test_logits})
+        known = self._known.get(row["epoch"])
+        if known is not None:
+            training.seconds += known["seconds"] - row["seconds"]
+            row = known
         if not training.ranks.is_first:
-            return
+            return row
         if self._draft is None:
             self.begin()
         assert self._draft is not None
@@ -56,18 +63,20 @@ class Keeper:
             weights = training.average.model.state_dict()
             tensors = {name: value.cpu().contiguous() for name, value in weights.items()}
             store.write("weights.safetensors", safetensors_bytes(tensors))
-        if row["epoch"] not in self._known:
+        if known is None:
             store.append(row)
         store.put_state(draft)
         self._draft = None
         _close(training, store, row)
+        return row
 
     def close(self) -> None:
         """Remove what has not been put in its place."""
         self._pool.shutdown()
-        if self._draft is not None:
+        draft, self._draft = self._draft, None  # whose error would hold all that it holds
+        if draft is not None:
             with suppress(Exception):  # it could not be written
-                self._draft.result().drop()
+                draft.result().drop()
 
 
 @contextmanager

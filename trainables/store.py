@@ -148,10 +148,10 @@ def _parsed(lines: list[bytes]) -> list[Row]:
     try:
         whole: list[Row] = json.loads(b"[" + b",".join(lines) + b"]")
         return whole
-    except json.JSONDecodeError:
+    except ValueError:  # of JSON, or of Unicode: zero bytes where power was lost
         rows = list[Row]()
         for line in lines:
-            with suppress(json.JSONDecodeError):
+            with suppress(ValueError):
                 rows.append(json.loads(line))
         return rows
 
@@ -212,6 +212,7 @@ class TrialStore:
 
     def drop_drafts(self) -> None:
         """Remove states that a worker which was killed has not put in their place."""
+        self._fence()
         for path in self.path.glob(f".{STATE_FILES[0]}.*"):
             path.unlink(missing_ok=True)
 

@@ -43,7 +43,7 @@ HALFWAY = 0.5  # an epoch there costs what most do: curricula are over, mixing i
 def run_trial(store: TrialStore, data: Path) -> Iterator[Row]:
     """Train the stored configuration on a prepared data set, epoch by epoch.
 
-    After a crash the last stored row is yielded again, then training goes on from `last.pt`.
+    After a crash the row of the last stored state is yielded again, and training goes on from it.
     Ranks that this process has joined train the trial with it: all call this, all get the same
     rows, and the first writes the record.
     A trial on features has one row. Raises FloatingPointError when the loss is not finite,
@@ -63,9 +63,7 @@ def run_trial(store: TrialStore, data: Path) -> Iterator[Row]:
         yield row
     with checkpoint.kept(trial, store) as keeper:
         while trial.epoch < trial.config.epochs:
-            row = trial.run_epoch(keeper.begin)
-            keeper.save(row)
-            yield row
+            yield keeper.save(trial.run_epoch(keeper.begin))
 
 
 def seed_everything(*parts: object) -> int:
