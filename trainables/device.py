@@ -92,7 +92,7 @@ def constant(values: Sequence[Any] | NDArray[Any] | Tensor, like: Tensor) -> Ten
     return _constant(tuple(found.flatten().tolist()), found.shape, like.dtype, like.device)
 
 
-@lru_cache(256)
+@lru_cache(256)  # far more than an epoch needs: a graph of it reads them where they are
 def _constant(
     values: tuple[float, ...], shape: torch.Size, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
