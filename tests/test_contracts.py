@@ -1,6 +1,7 @@
 """What every plug-in must do, asked of every registered one. N = 6 images, K = 7, A = 5."""
 
 import copy
+import io
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from trainables.reading import READINGS
 from trainables.rebalance import REBALANCE, Rebalance
 from trainables.registry import Registry
 from trainables.schedules import SCHEDULES, Schedule
-from trainables.state import pack, unpack
+from trainables.state import unpack, writing
 
 N, K, A = 6, 7, 5
 COUNTS = np.array([400, 120, 90, 40, 17, 6, 1])
@@ -220,7 +221,9 @@ def test_balance_goes_on_from_its_state_as_if_never_stopped(name: str) -> None:
     straight, again = BALANCES[name](), BALANCES[name]()
     for lesson in LESSONS[:2]:
         straight.learn(*lesson)
-    again.restore(unpack(pack(straight.state())))
+    file = io.BytesIO()
+    writing(straight.state())(file)
+    again.restore(unpack(file.getvalue()))
     assert again.weights == straight.weights
     for balance in (straight, again):
         balance.learn(*LESSONS[2])

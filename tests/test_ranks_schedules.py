@@ -70,9 +70,9 @@ def orders_of_machines_that_differ(data, folder) -> tuple[list[int], list[int]]:
     used: list[list[int]] = []
     epoch = Training.run_epoch
 
-    def watched(self):
+    def watched(self, *rest):
         used.append(self.plan.easy_to_hard.tolist())
-        return epoch(self)
+        return epoch(self, *rest)
 
     Training.run_epoch = watched  # this process ends with the test
     if here().is_first:
@@ -100,3 +100,29 @@ def test_two_ranks_climb_as_one_and_go_through_all_stages_to_one_average(faces, 
     assert first == second == pytest.approx(losses, rel=0.15)  # they drop other units
     for a, b in zip(average, again, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def stopped_and_resumed(data, folder) -> list[dict[str, Any]]:
+    """The row of the first epoch, the same from the record, and the next."""
+    if here().is_first:
+        new_trial(folder / "run", {"epochs": 3})
+    here().tell("the trial is there")
+    trial = TrialStore(next((folder / "run" / "trials").iterdir()))
+    rows = run_trial(trial, data)
+    found = [next(rows)]
+    rows.close()
+    again = run_trial(trial, data)
+    found += [next(again), next(again)]
+    again.close()
+    return found
+
+
+def test_ranks_go_on_together_from_what_the_first_has_stored(faces, tmp_path) -> None:
+    one, other = as_ranks(2, tmp_path, stopped_and_resumed, faces, tmp_path)
+    assert one == other
+    first, told, second = one
+    assert first == told
+    assert (first["epoch"], second["epoch"]) == (1, 2)
+    (trial,) = (tmp_path / "run" / "trials").iterdir()
+    assert TrialStore(trial).history() == [first, second]
+    assert not list(trial.glob(".last.pt.*"))
