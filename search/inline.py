@@ -45,7 +45,7 @@ def _run_one(
         raise  # the end of the search, not of this trial
     except Exception as problem:
         error = save_error(store, problem)
-        if "CUDA error" in error:  # no more can be trained in this process
+        if is_spoilt(error):
             raise OSError(error) from problem
     finally:
         close(rows)
@@ -57,6 +57,11 @@ def save_error(store: TrialStore, problem: Exception) -> str:
     with suppress(Fenced, OSError):
         store.write("error.txt", "".join(traceback.format_exception(problem)).encode())
     return " ".join(f"{type(problem).__name__}: {problem}".split())[:500]
+
+
+def is_spoilt(error: str) -> bool:
+    """Whether no more can be trained in a process after such an error."""
+    return "CUDA error" in error
 
 
 def close(rows: Iterator[Row]) -> None:

@@ -11,7 +11,7 @@ import ray
 from ray import tune
 
 from search.gang import Gang, load, use_threads
-from search.inline import close, save_error
+from search.inline import close, is_spoilt, save_error
 from search.outcome import score
 from search.vacancy import Occupied, check_gpu
 from search.visibility import Blind, check_worker
@@ -63,8 +63,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray has no types
         except Exception as error:
             problem, is_done = save_error(self.store, error), True
             self._disband()  # its ranks may have parted at different places
-            if "CUDA error" in problem:
-                raise  # this process is spoilt: Tune ends it, the core retries
+            if is_spoilt(problem):
+                raise  # Tune ends this process, the core retries
         if is_done:
             self._close()
         rows = [self.last] if self.last else []  # in a list: Tune would flatten a dict

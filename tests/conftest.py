@@ -28,6 +28,20 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cache.prepare("faces:300:easy", 48, cache_root=tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials are trained on the meta device, as they would be on a GPU."""
+    from trainables import device, feed, loop, trial
+
+    adam = torch.optim.AdamW
+    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, fused: adam(groups, foreach=fused))
+    monkeypatch.setattr(trial, "choose_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(feed, "_free_bytes", lambda: 1e9)
+    monkeypatch.setattr(loop, "has_aus", lambda batch: False)  # else once an epoch
+    monkeypatch.setattr(loop, "means_of", lambda *_: {})  # every `loop.LOOK` steps
+    device._constant.cache_clear()  # what other tests have sent
+
+
 @pytest.fixture(scope="session")
 def cache_home(tmp_path_factory):
     """The cache that commands of all tests share."""

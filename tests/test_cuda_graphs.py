@@ -4,7 +4,7 @@ of it where a graph would."""
 import copy
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from search.inline import save_error
-from trainables import device, trial
+from trainables import device
 from trainables.balance import Losses
 from trainables.batch import Batch
 from trainables.config import Flat, TrialConfig
@@ -233,19 +233,6 @@ def test_a_gpu_trains_the_same_with_graphs(faces, flat) -> None:
 
 
 # --- what is watched for -------------------------------------------------------------------------
-
-
-@pytest.fixture
-def elsewhere(monkeypatch) -> Iterator[None]:
-    """Trials are trained on the meta device, as they would be on a GPU."""
-    adam = torch.optim.AdamW
-    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, fused: adam(groups, foreach=fused))
-    monkeypatch.setattr(trial, "choose_device", lambda: META)
-    monkeypatch.setattr("trainables.feed._free_bytes", lambda: 1e9)
-    monkeypatch.setattr("trainables.loop.has_aus", lambda batch: False)
-    monkeypatch.setattr("trainables.loop.means_of", lambda *_: {})
-    device._constant.cache_clear()
-    return
 
 
 OF_CLASSES = ("cross_entropy", "class_balanced", "ldam", "focal", "balanced_softmax")

@@ -9,7 +9,6 @@ import platform
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainables import augment, feed, loop, losses, trial
+from trainables import augment, losses
 from trainables.config import Flat, TrialConfig
 from trainables.data import cache
 from trainables.data.pixels import mapped, view
@@ -147,18 +146,6 @@ TRIALS: dict[str, Flat] = {
 TRIALS |= {f"augment {name}": {"augment": name} for name in augment.AUGMENTS}
 TRIALS |= {f"mix {name}": {"mix": name} for name in augment.MIXERS}
 TRIALS |= {f"loss {name}": {"loss": name} for name in losses.LOSSES}
-
-
-@pytest.fixture
-def elsewhere(monkeypatch) -> Iterator[None]:
-    """Trials are trained on the meta device, as they would be on a GPU."""
-    adam = torch.optim.AdamW
-    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, fused: adam(groups, foreach=fused))
-    monkeypatch.setattr(trial, "choose_device", lambda: META)
-    monkeypatch.setattr(feed, "_free_bytes", lambda: 1e9)
-    monkeypatch.setattr(loop, "has_aus", lambda batch: False)  # else once an epoch
-    monkeypatch.setattr(loop, "means_of", lambda *_: {})  # every `loop.LOOK` steps
-    return
 
 
 @pytest.mark.parametrize("name", TRIALS)

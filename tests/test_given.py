@@ -91,14 +91,15 @@ def test_every_configuration_is_trained_whole_under_every_seed_after_an_interrup
     assert "is a run of given configurations: --resume it with --configs" in err
 
 
-def test_a_dry_run_tells_the_plan_and_starts_nothing(ended, place):
+def test_a_dry_run_tells_the_plan_and_starts_nothing(ended, place, monkeypatch):
+    monkeypatch.setattr("search.prospect.MEASURE_SECONDS", 90.0)  # a GPU takes its time to start
     words = ["--configs", written(place, TWO), "--seeds", "5", *WHERE, "--dry-run"]
     code, out, err = ended(*words)
     assert (code, err) == (0, "")
     said = " ".join(out.split())
     assert "2 configurations, seeds 0 to 4: 10 trials of 2 epochs at 32 px" in said
     assert "focal:" in said
-    assert re.search("An epoch of (2 configurations|one configuration) takes", said)  # in time
+    assert "An epoch of 2 configurations" in said
     assert not (place / "runs").exists()
 
 

@@ -1,9 +1,8 @@
 """What of a trial is stored after an epoch, and how it goes on from there."""
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save as safetensors_bytes
@@ -17,16 +16,34 @@ if TYPE_CHECKING:
 
 
 class Keeper:
-    """Stores the epochs of a trial. Its state, which is the most by far, is written by a thread
-    while the images are scored: weights and moments no longer change then."""
+    """Stores the epochs of a trial, and goes on from them. Its state, which is the most by far, is
+    written by a thread while the images are scored: weights and moments no longer change then."""
 
     def __init__(self, training: "Training", store: TrialStore) -> None:
         self.training, self.store = training, store
         self._pool = ThreadPoolExecutor(1, "state")
         self._draft: Future[Draft] | None = None
-        self._known = {row["epoch"]: row for row in store.history()}  # some may have no state yet
+        rows = list[Row]()
         if training.ranks.is_first:
             store.drop_drafts()
+            rows = store.history()
+        told = training.ranks.broadcast(json.dumps(rows).encode()) or b"[]"  # one reader for all
+        self._known: dict[int, Row] = {row["epoch"]: row for row in json.loads(told)}
+
+    def resume(self) -> Row | None:
+        """Go back to the last state that is whole, if there is one; the row of its epoch."""
+        training, ranks = self.training, self.training.ranks
+        found = state.whole(self.store, self._known) if ranks.is_first else None
+        data = ranks.broadcast(found[0] if found else None)
+        if data is None:
+            return None
+        _restore(training, found[1] if found else state.unpack(data))
+        rows = [row for epoch, row in self._known.items() if epoch <= training.epoch]
+        training.seconds = sum(row["seconds"] for row in rows)
+        row = self._known[training.epoch]
+        if ranks.is_first:
+            _close(training, self.store, row)
+        return row
 
     def begin(self) -> None:
         """Write the state of the epoch that is trained; it is put in its place by `save`."""
@@ -77,36 +94,6 @@ class Keeper:
         if draft is not None:
             with suppress(Exception):  # it could not be written
                 draft.result().drop()
-
-
-@contextmanager
-def kept(training: "Training", store: TrialStore) -> Iterator[Keeper]:
-    """A keeper, closed with the block."""
-    keeper = Keeper(training, store)
-    try:
-        yield keeper
-    finally:
-        keeper.close()
-
-
-def resume(training: "Training", store: TrialStore) -> Row | None:
-    """Go back to the last state that is whole, if there is one; the row of its epoch."""
-    found, rows, ranks = None, list[Row](), training.ranks
-    if ranks.is_first:
-        history = {row["epoch"]: row for row in store.history()}
-        found = state.whole(store, history)
-        rows = [row for epoch, row in history.items() if found and epoch <= found[1]["epoch"]]
-    data = ranks.broadcast(found[0] if found else None)  # one reader decides for all
-    told = ranks.broadcast(json.dumps(rows).encode() if found else None)
-    if data is None or told is None:
-        return None
-    _restore(training, found[1] if found else state.unpack(data))
-    rows = json.loads(told)
-    training.seconds = sum(row["seconds"] for row in rows)
-    last: Row = rows[-1]
-    if ranks.is_first:
-        _close(training, store, last)
-    return last
 
 
 def _snapshot(training: "Training") -> dict[str, Any]:

@@ -31,7 +31,7 @@ WAITING = {  # their results have a size or a value that only the device knows
     *("aten.unique_consecutive", "aten.repeat_interleave.Tensor", "aten.multinomial"),
 }
 
-Numbers = dict[str, Tensor]
+Numbers = dict[str, Tensor]  # scalars on the device
 Differentiate = Callable[[Batch], Numbers]  # sets the gradients of a batch; its losses
 Replay = Callable[[], None]
 Record = Callable[[Callable[[], Numbers]], tuple[Numbers, Replay]]

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainables.balance import TASKS, Balance, Losses, Pair
 from trainables.batch import Batch, take
-from trainables.cuda_graphs import Recorder
+from trainables.cuda_graphs import Numbers, Recorder
 from trainables.device import mixed_precision, training_dtype
 from trainables.replica import Replica
 from trainables.sam import Ascent
@@ -19,7 +19,6 @@ from trainables.taskwise import TaskGradients
 log = logging.getLogger(__name__)
 
 BatchLoss = Callable[[Batch, Batch], Losses]  # of a piece, and the whole batch that it is of
-Numbers = dict[str, Tensor]  # scalars on the device
 
 
 class Stepper:

@@ -6,6 +6,7 @@ Whoever drives it decides whether to ask for the next epoch; nothing after the l
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 
@@ -58,10 +59,9 @@ def run_trial(store: TrialStore, data: Path) -> Iterator[Row]:
     is_new = store.read("error.txt") is None  # a graph may be what an earlier attempt died of
     trial = ranks.together(lambda: Training(store.config(), entry.load(data), ranks, is_new))
     trial.plan = agreed(trial.plan)  # not while it is built: a rank may fail there
-    row = checkpoint.resume(trial, store)
-    if row is not None:
-        yield row
-    with checkpoint.kept(trial, store) as keeper:
+    with closing(checkpoint.Keeper(trial, store)) as keeper:
+        if (row := keeper.resume()) is not None:
+            yield row
         while trial.epoch < trial.config.epochs:
             yield keeper.save(trial.run_epoch(keeper.begin))
 

@@ -2,9 +2,10 @@
 
 python tests/benchmarks/graphs.py [--epochs N] [--faces N] [--out FILE]
 
-Each configuration is trained twice from one seed. Images a second are of the epochs after the
-first, in which cuDNN looks for its kernels. "apart" is the largest difference of a weight, relative
-to the largest weight of its tensor: where kernels add up in another order it is not 0.
+Each configuration is trained from one seed, twice without and once with graphs. Images a second
+are of the epochs after the first, in which cuDNN looks for its kernels. "apart" is the largest
+difference of a weight, relative to the largest weight of its tensor: where kernels add up in
+another order it is not 0.
 """
 
 import argparse

@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 import time
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 from statistics import median
@@ -19,7 +20,7 @@ from statistics import median
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent.parent)]
 
-from trainables import checkpoint  # noqa: E402
+from trainables.checkpoint import Keeper  # noqa: E402
 from trainables.config import TrialConfig  # noqa: E402
 from trainables.data import cache  # noqa: E402
 from trainables.store import RunStore  # noqa: E402
@@ -36,7 +37,7 @@ def measure(name: str, folder: Path, repeats: int) -> dict[str, object]:
     store = run.trial(trial, run.hand_out(trial))
     training = Training(store.config(), bundle)
     seconds: dict[bool, list[float]] = {False: [], True: []}
-    with checkpoint.kept(training, store) as keeper:
+    with closing(Keeper(training, store)) as keeper:
         for epoch in range(2 * repeats + 4):
             is_beside = epoch % 2 == 1
             row = training.run_epoch(keeper.begin) if is_beside else training.run_epoch()
